@@ -1,0 +1,1 @@
+"""What every part of TideFS agrees on: values, messages, the RPC protocol, the ports."""

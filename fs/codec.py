@@ -1,0 +1,61 @@
+"""Bytes from values and back: msgpack with fixed options, and the checksum.
+
+One place decides both, so that what is in the log, on the wire and on the disk can be read by one
+tool. msgspec only checks shapes and types; the bytes are made and read by msgpack.
+"""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgpack
+import msgspec
+import xxhash
+
+from .errors import Code, TideError
+
+M = TypeVar("M")
+
+Buffer = bytes | bytearray | memoryview
+"""Raw bytes that are handed on without a copy."""
+
+
+
+def pack(value: object) -> bytes:
+    """msgpack of plain values and messages; text is str, everything else binary is bin."""
+    packed: bytes = msgpack.packb(value, default=msgspec.structs.astuple, use_bin_type=True)
+    return packed
+
+
+def unpack(data: Buffer) -> Any:
+    """The plain values in ``data``; MALFORMED when it is not exactly one msgpack value."""
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
+    except Exception as error:
+        # msgpack raises half a dozen unrelated types for bad input; all mean the same here.
+        raise TideError(Code.MALFORMED, f"not msgpack: {error}") from None
+
+
+def convert(kind: type[M], value: object) -> M:
+    """``value`` checked against, and turned into, the message type ``kind``."""
+    try:
+        return msgspec.convert(value, kind, strict=True, builtin_types=(bytes,))
+    except (msgspec.ValidationError, ValueError) as error:
+        raise TideError(Code.MALFORMED, f"{kind.__name__}: {error}") from None
+
+
+def decode(kind: type[M], data: Buffer) -> M:
+    """The message of type ``kind`` in ``data``; MALFORMED names the field that is wrong."""
+    return convert(kind, unpack(data))
+
+
+def checksum(data: Buffer) -> int:
+    """xxh3-64 of one buffer, as an unsigned integer."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def checksum_of(buffers: Iterable[Buffer]) -> int:
+    """xxh3-64 of the concatenation of ``buffers``, without joining them."""
+    state = xxhash.xxh3_64()
+    for buffer in buffers:
+        state.update(buffer)
+    return state.intdigest()
