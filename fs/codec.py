@@ -19,7 +19,6 @@ Buffer = bytes | bytearray | memoryview
 """Raw bytes that are handed on without a copy."""
 
 
-
 def pack(value: object) -> bytes:
     """msgpack of plain values and messages; text is str, everything else binary is bin."""
     packed: bytes = msgpack.packb(value, default=msgspec.structs.astuple, use_bin_type=True)

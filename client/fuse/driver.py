@@ -6,7 +6,7 @@ TideError, raised at once or by the awaitable. Inode numbers are TideFS's own; t
 """
 
 from collections.abc import Awaitable, Iterable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ...fs.attributes import Attributes, Kind
 from ...fs.codec import Buffer
@@ -14,7 +14,7 @@ from ...fs.messages.meta import DirectoryEntry, Space
 
 T = TypeVar("T")
 
-Soon = T | Awaitable[T]
+Soon: TypeAlias = T | Awaitable[T]
 """An answer, or something to await that gives it."""
 
 

@@ -10,12 +10,19 @@ so that ``await peer.call(Lookup(...))`` is known to the type checker to give an
 
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, ForwardRef, Generic, TypeVar, get_args
+from typing import Any, ClassVar, ForwardRef, Generic, TypeVar, dataclass_transform, get_args
 
 import msgspec
 
 
-class Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class _Frozen(msgspec.StructMeta):
+    """Tells the type checker what msgspec does anyway: subclasses of a frozen record are frozen."""
+
+
+class Message(
+    msgspec.Struct, metaclass=_Frozen, array_like=True, frozen=True, forbid_unknown_fields=True
+):
     """A value that goes over the wire or into the log."""
 
 
@@ -26,7 +33,7 @@ METHODS: dict[int, type["Request[Any]"]] = {}
 """Every request of every conversation, by method number."""
 
 
-class Request(Message, Generic[R], array_like=True, frozen=True, forbid_unknown_fields=True):
+class Request(Message, Generic[R]):
     """A message that asks for a reply of type R."""
 
     METHOD: ClassVar[int]

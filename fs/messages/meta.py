@@ -16,7 +16,7 @@ from .places import ChunkPlace
 R = TypeVar("R", bound=Message)
 
 
-class Change(Request[R], array_like=True, frozen=True, forbid_unknown_fields=True):
+class Change(Request[R]):
     """A mutation: exactly once, in the log, durable before it is answered."""
 
 
@@ -119,7 +119,7 @@ class RenameDone(Message):
 
 
 class Removed(Message):
-    """After unlink or rmdir: the inode as it is now (``links`` 0: it is gone), and its directory."""
+    """After unlink or rmdir: the inode as it is now (gone when ``links`` is 0), its directory."""
 
     attributes: Attributes
     parent: Attributes
@@ -295,7 +295,7 @@ class Compounded(Message):
 
 @method(0x010E)
 class Compound(Request[Compounded]):
-    """Steps done in order until one fails. At most one of them is a Change, and none has a payload."""
+    """Steps done in order until one fails. At most one is a Change, and none has a payload."""
 
     steps: list[Step]
 
@@ -502,5 +502,3 @@ class Commit(Change[Node]):
     chunks: list[NewChunk]
     inline_base: int
     data_changed: bool  # bytes of existing chunks were overwritten
-
-

@@ -22,7 +22,7 @@ class File(Protocol):
     """One open file. Offsets and lengths in bytes."""
 
     def read_nowait(self, offset: int, length: int) -> bytes | None:
-        """The bytes, fewer at the end of the file; None when the disk would have to be waited for."""
+        """The bytes, fewer at the end of the file; None when the disk must be waited for."""
         ...
 
     async def read(self, offset: int, length: int) -> bytes:

@@ -1,0 +1,1 @@
+"""The bytes: chunk files, their checksums, and the chain that replicates them."""

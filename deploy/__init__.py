@@ -1,0 +1,1 @@
+"""How TideFS is run: the `tidefs` command and the one-machine cluster."""

@@ -1,0 +1,1 @@
+"""Who is where: the replicated name space, sessions, promises, and the places of chunks."""
