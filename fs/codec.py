@@ -47,14 +47,14 @@ def decode(kind: type[M], data: Buffer) -> M:
     return convert(kind, unpack(data))
 
 
-def checksum(data: Buffer) -> int:
+def checksum(data: Buffer, seed: int = 0) -> int:
     """xxh3-64 of one buffer, as an unsigned integer."""
-    return xxhash.xxh3_64_intdigest(data)
+    return xxhash.xxh3_64_intdigest(data, seed)
 
 
-def checksum_of(buffers: Iterable[Buffer]) -> int:
+def checksum_of(buffers: Iterable[Buffer], seed: int = 0) -> int:
     """xxh3-64 of the concatenation of ``buffers``, without joining them."""
-    state = xxhash.xxh3_64()
+    state = xxhash.xxh3_64(seed=seed)
     for buffer in buffers:
         state.update(buffer)
     return state.intdigest()

@@ -10,7 +10,12 @@ PROTOCOL_VERSION_MIN = 1
 PROTOCOL_VERSION_MAX = 1
 FRAME_HEADER_MAX_BYTES = 1 * MIB
 FRAME_PAYLOAD_MAX_BYTES = 4 * MIB
+RECEIVE_BUFFER_BYTES = 256 * KIB
+LARGE_FRAME_BYTES = 32 * KIB  # larger ones are received into memory of their own
+SEND_BACKLOG_BUSY_BYTES = 16 * MIB  # unsent: callers wait, requests are answered BUSY
+SEND_BACKLOG_MAX_BYTES = 256 * MIB  # unsent: the other side does not read, the connection ends
 CREDITS_PER_CONNECTION = 256
+WAITING_CALLS_MAX = 4_096  # calls that wait for a credit, on one connection
 BUSY_DELAY_MS = 20
 HELLO_TIMEOUT_MS = 5_000
 CALL_TIMEOUT_MS = 10_000
@@ -68,6 +73,8 @@ NFS_TRUST_MIN_MS = 3_000
 NFS_TRUST_MAX_MS = 60_000
 
 assert SESSION_KEEPALIVE_MS * 2 < SESSION_LEASE_MS, "one lost keep-alive must not end a session"
+assert LARGE_FRAME_BYTES * 2 <= RECEIVE_BUFFER_BYTES, "a small frame always fits"
+assert FRAME_PAYLOAD_MAX_BYTES < SEND_BACKLOG_BUSY_BYTES < SEND_BACKLOG_MAX_BYTES
 assert CHUNK_BYTES % CHECKSUM_BLOCK_BYTES == 0
 assert CHECKSUM_BLOCK_BYTES <= WRITE_BEHIND_BYTES <= FRAME_PAYLOAD_MAX_BYTES
 assert CACHE_BLOCK_BYTES % CHECKSUM_BLOCK_BYTES == 0, "a cache block covers whole checksum blocks"
