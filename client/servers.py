@@ -1,0 +1,87 @@
+"""The servers as the vfs sees them: asked directly, with connection trouble already dealt with.
+
+Two small Protocols. ``metaclient`` and ``chunkclient`` implement them over the RPC shell; tests
+and the simulator have their own. What comes out is an answer or a *final* TideError: a hard mount
+waits for servers as long as it takes, a soft one ends in TIMED_OUT.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from ..fs.codec import Buffer
+from ..fs.messages.base import Message, Request
+from ..fs.messages.places import ChunkPlace
+
+R = TypeVar("R", bound=Message)
+
+
+class MetaServers(Protocol):
+    """The metaservers: one logical server that answers, with retries and failover inside.
+
+    A ``Change`` gets its session, slot and sequence here, so it happens exactly once. When the
+    session expired while a change was in flight, its outcome is unknown: the call ends with
+    SESSION_EXPIRED, ``session`` is a new one, and the caller decides whether to ask again.
+
+    The bookkeeping (which inodes are open, which chunks are reserved) is what ResumeSession tells
+    a server that restarted; none of these methods waits.
+    """
+
+    @property
+    def session(self) -> int:
+        """The session's id. It changes when a session was lost: reservations of the old one are
+        void, and files that it had open may be gone."""
+        ...
+
+    async def call(self, request: Request[R], payload: Sequence[Buffer] = ()) -> R:
+        """The reply to ``request``, or a final TideError. Buffers of ``payload`` must not change
+        before this returns."""
+        ...
+
+    async def exchange(
+        self, request: Request[R], payload: Sequence[Buffer] = ()
+    ) -> tuple[R, memoryview]:
+        """As ``call``, with the reply's payload."""
+        ...
+
+    def opened(self, inode: int) -> None:
+        """An Open or Create that opened ``inode`` was answered; counted."""
+        ...
+
+    def released(self, inode: int) -> None:
+        """One opening ended; with the last one a Release goes out, batched, in the background."""
+        ...
+
+    def reserved(self, inode: int, index: int, handle: int) -> None:
+        """A fresh chunk was handed out by GetLayout and will be committed by and by."""
+        ...
+
+    def committed(self, inode: int, index: int, handle: int) -> None:
+        """That chunk was committed or given up: no longer to be listed as reserved."""
+        ...
+
+
+class ChunkServers(Protocol):
+    """The chunkservers: bytes of one chunk at a time. Offsets are within the chunk.
+
+    Retryable errors of placement (STALE_VERSION, NO_CHUNK, REPLICA_FAILED, BAD_CHECKSUM,
+    OUT_OF_ORDER, UNAVAILABLE) mean: fetch the layout anew and try again. Others are final.
+    """
+
+    async def read(self, place: ChunkPlace, offset: int, length: int) -> Sequence[Buffer]:
+        """Exactly ``length`` bytes, zeros behind the chunk's end; every replica is tried."""
+        ...
+
+    async def write(self, place: ChunkPlace, offset: int, buffers: Sequence[Buffer]) -> None:
+        """All replicas have the bytes. A ``fresh`` place makes the chunk where there is none.
+
+        REPLICA_FAILED after the failure was reported to the metaserver. The buffers must not
+        change before this returns, nor ever when it fails.
+        """
+        ...
+
+    async def sync(self, place: ChunkPlace) -> None:
+        """What was written to the chunk is on stable storage on every replica of ``place``.
+
+        REPLICA_FAILED after the failure was reported to the metaserver.
+        """
+        ...
