@@ -71,7 +71,8 @@ class Value(Message):
 
 
 class Content(Message):
-    """A file at its opening. With ``inline``, its whole content is the payload."""
+    """A file at its opening. With ``inline``, its content is the payload, zeros behind it up to
+    the size."""
 
     attributes: Attributes
     inline: bool
@@ -475,24 +476,33 @@ class Patch(Message):
 
 
 class NewChunk(Message):
-    """A reserved chunk that now holds bytes."""
+    """A chunk that was written: a reserved one that now holds bytes, or one of the file's own.
+
+    Name the file's own too: then the Commit fails with LAYOUT_CHANGED when a truncation took the
+    written bytes away meanwhile, instead of losing them silently.
+    """
 
     index: int
     handle: int
+    version: int  # that the layout named, at which it was written
 
 
 @method(0x014A)
 class Commit(Change[Node]):
     """Make written data part of the file: the end of each flush.
 
-    Either ``patches`` (payload: their bytes, one after the other) to a file that is inline and
-    stays so, or ``chunks`` that were written meanwhile. ``size`` raises the size when it is larger
-    (a Commit never shrinks). ``mtime_ns`` None takes the log entry's time.
+    A file is inline while it has no chunk: when it is new, and whenever its size is 0. Either
+    ``patches`` (payload: their bytes, one after the other) to a file that is inline and stays so,
+    or ``chunks`` that were written meanwhile. ``size``: the end of what this writer wrote; it
+    raises the size when it is larger (a Commit never shrinks). ``mtime_ns`` None takes the log
+    entry's time.
 
     LAYOUT_CHANGED: ``patches`` but the file has chunks, or would outgrow the inline limit; or
     ``chunks`` for a file that is inline with another data version than ``inline_base`` (the
     version whose bytes the writer carried over; 0 for a file that was never inline to it), or an
-    index that meanwhile has another handle. Fetch the file anew, then flush again.
+    index that meanwhile has another handle, or a chunk that a truncation dropped or cut after it
+    was written, or ``data_changed`` for a file that has no chunk any more. Fetch the file and its
+    layout anew, then flush again.
     """
 
     inode: int
