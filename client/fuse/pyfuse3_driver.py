@@ -1,0 +1,435 @@
+"""The portable driver: translates between pyfuse3 and the vfs, and nothing else.
+
+One instance at a time: pyfuse3 keeps its session in a global of the process.
+
+What pyfuse3 3.5 does not hand on, and what follows from it: "set this time to now" arrives as this
+machine's time; XATTR_CREATE and XATTR_REPLACE are checked by pyfuse3 with a getxattr before the
+setxattr, so two racing callers may both succeed; locks, fallocate, lseek and copy_file_range are
+answered by the kernel alone.
+"""
+
+import errno
+import functools
+import logging
+import stat
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar, cast
+
+import pyfuse3
+import trio
+
+from ...fs.attributes import Attributes, Kind
+from ...fs.codec import Buffer
+from ...fs.errors import TideError
+from ...fs.limits import CACHE_BLOCK_BYTES, NAME_MAX_BYTES
+from .driver import Caller, FileSystem, Known, NewAttributes, Opened, Soon
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FORMAT_BITS: dict[Kind, int] = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+}
+KINDS = {bits: kind for kind, bits in FORMAT_BITS.items()}
+
+SELF_COOKIE = 1
+"""``.`` and ``..`` come first in a listing; the vfs's own cookies are moved up behind them."""
+PARENT_COOKIE = 2
+
+STATFS_UNIT_BYTES = 4096
+SECTOR_BYTES = 512
+IDLE_READERS = 8
+"""Tasks that pyfuse3 keeps waiting for requests: fewer, and it starts one for each burst."""
+READERS_MAX = 256
+"""Requests that may wait for the network at the same time."""
+
+
+async def _settled(answer: Soon[T]) -> T:
+    if isinstance(answer, Awaitable):
+        return await answer
+    return answer
+
+
+Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def _translated(handler: Handler) -> Handler:
+    """Errors of the vfs become an errno; a bug becomes EIO with a trace in the log.
+
+    (Any other exception from a handler would end the whole mount.)
+    """
+
+    @functools.wraps(handler)
+    async def translated(*arguments: Any) -> Any:
+        try:
+            return await handler(*arguments)
+        except TideError as error:
+            raise pyfuse3.FUSEError(error.errno) from None
+        except pyfuse3.FUSEError:
+            raise
+        except Exception:
+            log.exception("%s%r failed: a bug", handler.__name__, arguments[1:3])
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    return translated  # type: ignore[return-value]
+
+
+def stat_of(known: Known) -> pyfuse3.EntryAttributes:
+    """What the kernel gets to know about an inode, and for how long."""
+    attributes = known.attributes
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = attributes.inode
+    entry.generation = 0  # inode numbers are never used twice
+    entry.entry_timeout = known.entry_trust_ms / 1000
+    entry.attr_timeout = known.attributes_trust_ms / 1000
+    entry.st_mode = FORMAT_BITS[attributes.kind] | attributes.mode
+    entry.st_nlink = attributes.links
+    entry.st_uid = attributes.uid
+    entry.st_gid = attributes.gid
+    entry.st_rdev = attributes.device
+    entry.st_size = attributes.size
+    entry.st_blksize = CACHE_BLOCK_BYTES
+    entry.st_blocks = blocks_of(attributes)
+    entry.st_atime_ns = attributes.atime_ns
+    entry.st_mtime_ns = attributes.mtime_ns
+    entry.st_ctime_ns = attributes.ctime_ns
+    return entry
+
+
+def blocks_of(attributes: Attributes) -> int:
+    """st_blocks: ``stored_bytes`` is an upper bound that counts whole chunks."""
+    occupied_bytes = min(attributes.stored_bytes, attributes.size)
+    return -(-occupied_bytes // SECTOR_BYTES)
+
+
+def changes_of(attributes: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> NewAttributes:
+    """What a setattr asks for."""
+    return NewAttributes(
+        mode=stat.S_IMODE(attributes.st_mode) if fields.update_mode else None,
+        uid=attributes.st_uid if fields.update_uid else None,
+        gid=attributes.st_gid if fields.update_gid else None,
+        size=attributes.st_size if fields.update_size else None,
+        atime_ns=attributes.st_atime_ns if fields.update_atime else None,
+        mtime_ns=attributes.st_mtime_ns if fields.update_mtime else None,
+    )
+
+
+def _caller(context: pyfuse3.RequestContext) -> Caller:
+    return Caller(context.uid, context.gid, context.pid, context.umask)
+
+
+def _file_info(opened: Opened) -> pyfuse3.FileInfo:
+    return pyfuse3.FileInfo(
+        fh=opened.handle, direct_io=opened.direct_io, keep_cache=opened.keep_cache
+    )
+
+
+class Operations(pyfuse3.Operations):
+    """Each request of the kernel, handed to the vfs."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, file_system: FileSystem) -> None:
+        super().__init__()
+        self._vfs = file_system
+        self._listed: dict[int, int] = {}  # directory handle -> its inode
+
+    # --- names ---------------------------------------------------------------------------
+
+    @_translated
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return stat_of(await _settled(self._vfs.lookup(parent_inode, name)))
+
+    @_translated
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self._vfs.forget(inode_list)
+
+    @_translated
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        kind = KINDS.get(stat.S_IFMT(mode), Kind.FILE)
+        device = rdev if kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE) else 0
+        made = self._vfs.mknod(parent_inode, name, kind, stat.S_IMODE(mode), device, _caller(ctx))
+        return stat_of(await _settled(made))
+
+    @_translated
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        made = self._vfs.mkdir(parent_inode, name, stat.S_IMODE(mode), _caller(ctx))
+        return stat_of(await _settled(made))
+
+    @_translated
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        made = self._vfs.symlink(parent_inode, name, target, _caller(ctx))
+        return stat_of(await _settled(made))
+
+    @_translated
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return stat_of(await _settled(self._vfs.link(inode, new_parent_inode, new_name)))
+
+    @_translated
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await _settled(self._vfs.unlink(parent_inode, name))
+
+    @_translated
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await _settled(self._vfs.rmdir(parent_inode, name))
+
+    @_translated
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        # NOREPLACE and EXCHANGE have the same numbers on both sides: renameat2(2)'s.
+        if flags & ~(pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE):
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        await _settled(
+            self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+        )
+
+    # --- attributes ----------------------------------------------------------------------
+
+    @_translated
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return stat_of(await _settled(self._vfs.getattr(inode, None)))
+
+    @_translated
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        return stat_of(await _settled(self._vfs.setattr(inode, changes_of(attr, fields), fh)))
+
+    @_translated
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        return await _settled(self._vfs.readlink(inode))
+
+    @_translated
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        space = await _settled(self._vfs.statfs())
+        told = pyfuse3.StatvfsData()
+        told.f_bsize = told.f_frsize = STATFS_UNIT_BYTES
+        told.f_blocks = space.total_bytes // STATFS_UNIT_BYTES
+        told.f_bfree = told.f_bavail = space.free_bytes // STATFS_UNIT_BYTES
+        # There is no table of inodes that could fill up: as many more as there are blocks.
+        told.f_ffree = told.f_favail = told.f_bfree
+        told.f_files = space.inodes + told.f_ffree
+        told.f_namemax = NAME_MAX_BYTES
+        return told
+
+    # --- extended attributes -------------------------------------------------------------
+
+    @_translated
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        # The kernel asks for security.capability before every write(2): the vfs answers from
+        # what it has cached.
+        _refuse_system_xattr(name)
+        return bytes(await _settled(self._vfs.getxattr(inode, name)))
+
+    @_translated
+    async def setxattr(
+        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        _refuse_system_xattr(name)
+        await _settled(self._vfs.setxattr(inode, name, value, 0))
+
+    @_translated
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        return await _settled(self._vfs.listxattr(inode))
+
+    @_translated
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        _refuse_system_xattr(name)
+        await _settled(self._vfs.removexattr(inode, name))
+
+    # --- files ---------------------------------------------------------------------------
+
+    @_translated
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        return _file_info(await _settled(self._vfs.open(inode, flags)))
+
+    @_translated
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        made = self._vfs.create(parent_inode, name, stat.S_IMODE(mode), flags, _caller(ctx))
+        known, opened = await _settled(made)
+        return _file_info(opened), stat_of(known)
+
+    @_translated
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        data: Buffer = await _settled(self._vfs.read(fh, off, size))
+        return cast(bytes, data)  # pyfuse3 takes anything with the buffer protocol
+
+    @_translated
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await _settled(self._vfs.write(fh, off, buf))
+
+    @_translated
+    async def flush(self, fh: int) -> None:
+        await _settled(self._vfs.flush(fh))
+
+    @_translated
+    async def release(self, fh: int) -> None:
+        await _settled(self._vfs.release(fh))
+
+    @_translated
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await _settled(self._vfs.fsync(fh, datasync))
+
+    # --- directories ---------------------------------------------------------------------
+
+    @_translated
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        handle = await _settled(self._vfs.opendir(inode))
+        self._listed[handle] = inode
+        return handle
+
+    @_translated
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        # The vfs is asked for each piece anew, and what did not fit is dropped: what it said a
+        # moment ago may be wrong by now, and the kernel would believe it.
+        if start_id < PARENT_COOKIE and not await self._list_dots(fh, start_id, token):
+            return
+        cookie = max(start_id - PARENT_COOKIE, 0)
+        for entry, known in await _settled(self._vfs.readdir(fh, cookie)):
+            next_id = entry.cookie + PARENT_COOKIE
+            if not pyfuse3.readdir_reply(token, entry.name, stat_of(known), next_id):
+                return
+
+    async def _list_dots(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
+        """``.`` and ``..``; whether they fitted. The kernel reads only their inode numbers."""
+        inode = self._listed[fh]
+        if start_id < SELF_COOKIE and not pyfuse3.readdir_reply(
+            token, b".", _bare_directory(inode), SELF_COOKIE
+        ):
+            return False
+        try:
+            parent = (await _settled(self._vfs.lookup(inode, b".."))).attributes.inode
+        except TideError:
+            return True  # removed meanwhile: it has no parent any more, and nothing to list
+        self._vfs.forget([(parent, 1)])
+        return pyfuse3.readdir_reply(token, b"..", _bare_directory(parent), PARENT_COOKIE)
+
+    @_translated
+    async def releasedir(self, fh: int) -> None:
+        self._listed.pop(fh, None)
+        self._vfs.releasedir(fh)
+
+    @_translated
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await _settled(self._vfs.fsyncdir(fh))
+
+
+def _refuse_system_xattr(name: bytes) -> None:
+    """POSIX access lists (system.posix_acl_*) are not enforced, so they are not stored either."""
+    if name.startswith(b"system."):
+        raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
+
+
+def _bare_directory(inode: int) -> pyfuse3.EntryAttributes:
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = inode
+    entry.st_mode = stat.S_IFDIR
+    entry.entry_timeout = 0
+    entry.attr_timeout = 0
+    return entry
+
+
+class Invalidation:
+    """What the kernel is to forget, told from a thread.
+
+    A notification blocks while a request in that directory is unanswered, so it is never sent
+    from the task that answers requests (see the module docstring of ``driver``).
+    """
+
+    def __init__(self) -> None:
+        self._wanted: dict[tuple[int, bytes | None], bool] = {}
+        self._more = trio.Event()
+
+    def invalidate_inode(self, inode: int, *, attributes_only: bool) -> None:
+        """Forget the attributes and, without ``attributes_only``, the pages of an inode."""
+        key = (inode, None)
+        self._wanted[key] = attributes_only and self._wanted.get(key, True)
+        self._more.set()
+
+    def invalidate_entry(self, parent: int, name: bytes) -> None:
+        """Forget what a name leads to."""
+        self._wanted[parent, name] = False
+        self._more.set()
+
+    async def send_forever(self) -> None:
+        """Send what is wanted, in order, until cancelled."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            wanted, self._wanted = self._wanted, {}
+            await trio.to_thread.run_sync(_send, wanted, abandon_on_cancel=True)
+
+
+def _send(wanted: dict[tuple[int, bytes | None], bool]) -> None:
+    for (inode, name), attributes_only in wanted.items():
+        try:
+            if name is None:
+                pyfuse3.invalidate_inode(inode, attributes_only)
+            else:
+                pyfuse3.invalidate_entry(inode, name)
+        except OSError as error:
+            # ENOENT: the kernel did not know it. ENOTCONN, ENODEV, EBADF: it is unmounted.
+            if error.errno not in (errno.ENOENT, errno.ENOTCONN, errno.ENODEV, errno.EBADF):
+                log.warning("the kernel did not forget inode %d %r: %s", inode, name, error)
+
+
+class Pyfuse3Driver:
+    """A mount point, served by pyfuse3. ``options`` are libfuse's."""
+
+    def __init__(
+        self,
+        file_system: FileSystem,
+        mount_point: str,
+        options: set[str],
+        invalidation: Invalidation,
+    ) -> None:
+        """Mounts; OSError or RuntimeError when libfuse cannot (it says why on stderr)."""
+        self._invalidation = invalidation
+        pyfuse3.init(Operations(file_system), mount_point, options)
+
+    async def serve_forever(self) -> None:
+        """Answer the kernel until it unmounts, or until ``unmount``."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._invalidation.send_forever)
+                await pyfuse3.main(min_tasks=IDLE_READERS, max_tasks=READERS_MAX)
+                nursery.cancel_scope.cancel()
+        finally:
+            pyfuse3.close(unmount=True)
+
+    def unmount(self) -> None:
+        """Stop serving; the mount point is detached, who still uses it gets ENOTCONN."""
+        pyfuse3.terminate()

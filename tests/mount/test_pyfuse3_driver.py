@@ -1,0 +1,620 @@
+"""The pyfuse3 driver over a small file system in memory, through the real kernel."""
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import struct
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trio
+
+pyfuse3 = pytest.importorskip("pyfuse3")
+
+from tidefs.client.fuse.driver import Caller, Known, NewAttributes, Opened  # noqa: E402
+from tidefs.client.fuse.pyfuse3_driver import (  # noqa: E402
+    Invalidation,
+    Pyfuse3Driver,
+    blocks_of,
+)
+from tidefs.fs.attributes import Attributes, Kind  # noqa: E402
+from tidefs.fs.errors import Code, TideError  # noqa: E402
+from tidefs.fs.messages.meta import DirectoryEntry, RenameFlags, Space  # noqa: E402
+
+T = TypeVar("T")
+
+needs_fuse = pytest.mark.skipif(
+    not os.access("/dev/fuse", os.R_OK | os.W_OK) or os.geteuid() != 0,
+    reason="needs /dev/fuse and root",
+)
+pytestmark = [pytest.mark.mount, needs_fuse]
+
+
+class Node:
+    """One inode in memory."""
+
+    def __init__(self, inode: int, kind: Kind, mode: int, caller: Caller, device: int = 0) -> None:
+        self.inode = inode
+        self.kind = kind
+        self.mode = mode
+        self.links = 1
+        self.uid = caller.uid
+        self.gid = caller.gid
+        self.device = device
+        self.times = {"atime_ns": 0, "mtime_ns": 0, "ctime_ns": 0}
+        self.data = bytearray()
+        self.target = b""
+        self.xattrs: dict[bytes, bytes] = {}
+        self.names: dict[bytes, tuple[int, Node]] = {}  # cookie, node
+        self.parent = self
+
+    def attributes(self) -> Attributes:
+        return Attributes(
+            self.inode, self.kind, self.mode, self.links, self.uid, self.gid, self.device,
+            len(self.data), 1 << 26 if self.data else 0, **self.times, change=1, data_version=1,
+        )  # fmt: skip
+
+
+class MemoryFileSystem:
+    """Implements ``FileSystem`` as briefly as can be. ``answer`` makes answers late if asked to."""
+
+    def __init__(self, trust_ms: int = 0) -> None:
+        self.trust_ms = trust_ms
+        self.nodes: dict[int, Node] = {}
+        self.handles: dict[int, Node] = {}
+        self.counter = 0
+        self.cookies = 0
+        self.forgotten: list[tuple[int, int]] = []
+        self.calls: list[str] = []
+        self.released = 0
+        self.callers: list[Caller] = []
+        self.root = self.new(Kind.DIRECTORY, 0o755, Caller(0, 0, 0, 0))
+        self.direct_io = False
+
+    def new(self, kind: Kind, mode: int, caller: Caller, device: int = 0) -> Node:
+        self.counter += 1
+        node = self.nodes[self.counter] = Node(self.counter, kind, mode, caller, device)
+        return node
+
+    def known(self, node: Node) -> Known:
+        return Known(node.attributes(), self.trust_ms, self.trust_ms)
+
+    def child(self, parent: int, name: bytes) -> Node:
+        if name == b"boom":
+            raise ZeroDivisionError("a bug")
+        if name.startswith(b"error-"):
+            raise TideError(Code[name[6:].decode()], "asked for")
+        if len(name) > 255:  # the kernel's own limit for FUSE is higher
+            raise TideError(Code.NAME_TOO_LONG, repr(name))
+        node = self.nodes[parent]
+        if name == b"..":
+            return node.parent
+        if name not in node.names:
+            raise TideError(Code.NO_ENTRY, repr(name))
+        return node.names[name][1]
+
+    def put(self, parent: int, name: bytes, node: Node) -> Known:
+        if name in self.nodes[parent].names:
+            raise TideError(Code.EXISTS, repr(name))
+        self.cookies += 1
+        self.nodes[parent].names[name] = (self.cookies, node)
+        node.parent = self.nodes[parent]
+        return self.known(node)
+
+    def lookup(self, parent: int, name: bytes) -> Known:
+        return self.known(self.child(parent, name))
+
+    def forget(self, inodes: Iterable[tuple[int, int]]) -> None:
+        self.forgotten += inodes
+
+    def getattr(self, inode: int, handle: int | None) -> Known:
+        self.calls.append(f"getattr {inode}")
+        return self.known(self.nodes[inode])
+
+    def setattr(self, inode: int, new: NewAttributes, handle: int | None) -> Known:
+        node = self.nodes[inode]
+        if new.size is not None:
+            node.data = node.data[: new.size].ljust(new.size, b"\0")
+        for field in ("mode", "uid", "gid"):
+            if getattr(new, field) is not None:
+                setattr(node, field, getattr(new, field))
+        for field in ("atime_ns", "mtime_ns"):
+            if getattr(new, field) is not None:
+                node.times[field] = getattr(new, field)
+        return self.known(node)
+
+    def readlink(self, inode: int) -> bytes:
+        return self.nodes[inode].target
+
+    def mknod(
+        self, parent: int, name: bytes, kind: Kind, mode: int, device: int, caller: Caller
+    ) -> Known:
+        self.callers.append(caller)
+        return self.put(parent, name, self.new(kind, mode, caller, device))
+
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Known:
+        return self.put(parent, name, self.new(Kind.DIRECTORY, mode, caller))
+
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Known:
+        node = self.new(Kind.SYMLINK, 0o777, caller)
+        node.target = target
+        return self.put(parent, name, node)
+
+    def link(self, inode: int, parent: int, name: bytes) -> Known:
+        self.put(parent, name, self.nodes[inode])
+        self.nodes[inode].links += 1
+        return self.known(self.nodes[inode])
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        self.child(parent, name).links -= 1
+        del self.nodes[parent].names[name]
+
+    def rmdir(self, parent: int, name: bytes) -> None:
+        if self.child(parent, name).names:
+            raise TideError(Code.NOT_EMPTY, repr(name))
+        self.unlink(parent, name)
+
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> None:
+        moved = self.child(parent, name)
+        there = self.nodes[new_parent].names.get(new_name)
+        if flags & RenameFlags.NOREPLACE and there:
+            raise TideError(Code.EXISTS, repr(new_name))
+        if flags & RenameFlags.EXCHANGE:
+            other = self.child(new_parent, new_name)
+            del self.nodes[parent].names[name]
+            self.put(parent, name, other)
+        else:
+            self.unlink(parent, name)
+            moved.links += 1
+        self.nodes[new_parent].names.pop(new_name, None)
+        self.put(new_parent, new_name, moved)
+
+    def handle_of(self, node: Node) -> int:
+        self.counter += 1
+        self.handles[self.counter] = node
+        return self.counter
+
+    def open(self, inode: int, flags: int) -> Opened:
+        return Opened(self.handle_of(self.nodes[inode]), False, self.direct_io)
+
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Known, Opened]:
+        known = self.mknod(parent, name, Kind.FILE, mode, 0, caller)
+        return known, self.open(known.attributes.inode, flags)
+
+    def read(self, handle: int, offset: int, length: int) -> memoryview:
+        return memoryview(bytes(self.handles[handle].data))[offset : offset + length]
+
+    def write(self, handle: int, offset: int, data: bytes) -> int:
+        old = self.handles[handle].data
+        if len(old) < offset:
+            old.extend(bytes(offset - len(old)))
+        old[offset : offset + len(data)] = data
+        return len(data)
+
+    def flush(self, handle: int) -> None:
+        self.calls.append("flush")
+
+    def release(self, handle: int) -> None:
+        self.released += 1
+        del self.handles[handle]
+
+    def fsync(self, handle: int, data_only: bool) -> None:
+        self.calls.append(f"fsync {data_only}")
+
+    def opendir(self, inode: int) -> int:
+        return self.handle_of(self.nodes[inode])
+
+    def readdir(self, handle: int, cookie: int) -> list[tuple[DirectoryEntry, Known]]:
+        behind = sorted(
+            (at, name, node) for name, (at, node) in self.handles[handle].names.items()
+            if at > cookie
+        )  # fmt: skip
+        return [
+            (DirectoryEntry(name, at, node.attributes()), self.known(node))
+            for at, name, node in behind[:1000]
+        ]
+
+    def releasedir(self, handle: int) -> None:
+        del self.handles[handle]
+
+    def fsyncdir(self, handle: int) -> None:
+        self.calls.append("fsyncdir")
+
+    def statfs(self) -> Space:
+        return Space(1 << 40, 1 << 39, 17)
+
+    def setxattr(self, inode: int, name: bytes, value: bytes, flags: int) -> None:
+        self.nodes[inode].xattrs[name] = value
+
+    def getxattr(self, inode: int, name: bytes) -> bytes:
+        if name not in self.nodes[inode].xattrs:
+            raise TideError(Code.NO_ATTRIBUTE, repr(name))
+        return self.nodes[inode].xattrs[name]
+
+    def listxattr(self, inode: int) -> list[bytes]:
+        return sorted(self.nodes[inode].xattrs)
+
+    def removexattr(self, inode: int, name: bytes) -> None:
+        self.getxattr(inode, name)
+        del self.nodes[inode].xattrs[name]
+
+
+class Late:
+    """The same file system, each answer an awaitable that really suspends."""
+
+    AT_ONCE = ("forget", "releasedir")
+
+    def __init__(self, inner: MemoryFileSystem) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        if name in self.AT_ONCE:
+            return method
+
+        async def later(*arguments: Any) -> Any:
+            await trio.lowlevel.checkpoint()
+            return method(*arguments)
+
+        return later
+
+
+class Mount:
+    def __init__(self, file_system: MemoryFileSystem, path: Path, driver: Pyfuse3Driver) -> None:
+        self.file_system = file_system
+        self.path = path
+        self.invalidation: Invalidation
+        self.driver = driver
+
+    async def run(self, work: Callable[[Path], T]) -> T:
+        """What touches the mount runs in a thread: this one answers the kernel."""
+        return await trio.to_thread.run_sync(work, self.path)
+
+
+@contextlib.asynccontextmanager
+async def mounted(
+    folder: Path, file_system: MemoryFileSystem, late: bool = False
+) -> AsyncIterator[Mount]:
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240 - nothing is mounted there yet
+    invalidation = Invalidation()
+    served: Any = Late(file_system) if late else file_system
+    options = {"default_permissions", "allow_other", "fsname=tidefs:test", "subtype=tidefs", "dev"}
+    driver = Pyfuse3Driver(served, str(folder), options, invalidation)
+    mount = Mount(file_system, folder, driver)
+    mount.invalidation = invalidation
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(driver.serve_forever)
+            try:
+                yield mount
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(unmount, folder)
+    finally:
+        unmount(folder)
+
+
+def unmount(folder: Path) -> None:
+    if (
+        os.path.ismount(folder)
+        and subprocess.run(["umount", folder], capture_output=True, check=False).returncode
+    ):
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture(params=[False, True], ids=["at-once", "late"])
+async def mount(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Mount]:
+    async with mounted(tmp_path / "mnt", MemoryFileSystem(), request.param) as mount:
+        yield mount
+
+
+def errno_of(call: Callable[..., object], *arguments: Any, **more: Any) -> int | None:
+    try:
+        call(*arguments, **more)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def renameat2(old: Path, new: Path, flags: int) -> int:
+    import ctypes  # noqa: PLC0415
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags)
+    return ctypes.get_errno() if result else 0
+
+
+async def test_names_of_255_arbitrary_bytes(mount: Mount) -> None:
+    name = bytes(b for b in range(1, 256) if b != ord("/")) + b"x"
+    assert len(name) == 255
+
+    def work(path: Path) -> None:
+        full = os.path.join(os.fsencode(path), name)
+        with open(full, "wb") as file:
+            file.write(b"here")
+        assert os.listdir(os.fsencode(path)) == [name]
+        os.symlink(name, os.path.join(os.fsencode(path), b"link"))
+        assert os.readlink(os.path.join(os.fsencode(path), b"link")) == name
+        assert errno_of(os.open, full + b"y", os.O_CREAT) == errno.ENAMETOOLONG
+        os.unlink(full)
+
+    await mount.run(work)
+
+
+async def test_data_comes_back_and_truncation(mount: Mount) -> None:
+    content = os.urandom(3 << 20)
+
+    def work(path: Path) -> None:
+        file = path / "file"
+        file.write_bytes(content)
+        assert file.read_bytes() == content
+        os.truncate(file, 1000)
+        assert file.read_bytes() == content[:1000]
+        with file.open("r+b") as opened:
+            opened.truncate(5000)
+            opened.seek(4990)
+            opened.write(b"tail")
+            os.fsync(opened.fileno())
+            os.fdatasync(opened.fileno())
+        assert file.read_bytes() == content[:1000] + bytes(3990) + b"tail" + bytes(6)
+        folder = os.open(path, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    await mount.run(work)
+    calls = mount.file_system.calls
+    assert "fsync False" in calls
+    assert "fsync True" in calls
+    assert "fsyncdir" in calls
+    assert "flush" in calls
+
+
+async def test_attributes_arrive_as_they_are(mount: Mount) -> None:
+    def work(path: Path) -> None:
+        file = path / "file"
+        file.write_bytes(b"x" * 1000)
+        os.utime(file, ns=(1_234_567_890_123_456_789, -1_000_000_007))
+        found = file.stat()
+        assert (found.st_atime_ns, found.st_mtime_ns) == (1_234_567_890_123_456_789, -1_000_000_007)
+        os.chmod(file, 0o6751)
+        os.chown(file, 12, 34)
+        found = file.stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (
+            0o6751 & 0o1777,
+            12,
+            34,
+        )
+        assert stat.S_ISREG(found.st_mode)
+        assert found.st_blocks == 2
+        assert found.st_blksize == 128 * 1024
+        assert path.stat().st_ino == 1
+        filled = os.statvfs(path)
+        assert filled.f_frsize * filled.f_blocks == 1 << 40
+        assert filled.f_frsize * filled.f_bavail == 1 << 39
+        assert filled.f_files - filled.f_ffree == 17
+        assert filled.f_namemax == 255
+
+    await mount.run(work)
+
+
+def test_blocks_are_at_most_what_the_size_needs() -> None:
+    node = Node(1, Kind.FILE, 0, Caller(0, 0, 0, 0))
+    assert blocks_of(node.attributes()) == 0
+    node.data = bytearray(513)
+    assert blocks_of(node.attributes()) == 2
+
+
+async def test_rename_flags(mount: Mount) -> None:
+    def work(path: Path) -> None:
+        a, b = path / "a", path / "b"
+        a.write_text("a")
+        b.write_text("b")
+        assert renameat2(a, b, 1) == errno.EEXIST
+        assert renameat2(a, b, 2) == 0
+        assert (a.read_text(), b.read_text()) == ("b", "a")
+        assert renameat2(a, path / "c", 2) == errno.ENOENT
+        assert renameat2(a, path / "c", 1) == 0
+        assert renameat2(path / "c", b, 0) == 0
+        assert os.listdir(path) == ["b"]
+        assert b.read_text() == "b"
+        assert renameat2(b, a, 4) == errno.EINVAL
+
+    await mount.run(work)
+
+
+async def test_hard_links_and_special_files(mount: Mount) -> None:
+    def work(path: Path) -> None:
+        (path / "one").write_text("x")
+        os.link(path / "one", path / "two")
+        assert (path / "one").stat().st_nlink == 2
+        assert (path / "one").stat().st_ino == (path / "two").stat().st_ino
+        os.unlink(path / "one")
+        assert (path / "two").stat().st_nlink == 1
+        os.mkfifo(path / "fifo", 0o640)
+        assert stat.S_ISFIFO((path / "fifo").stat().st_mode)
+        os.mknod(path / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        assert (path / "device").stat().st_rdev == os.makedev(1, 3)
+        (path / "device").write_bytes(b"gone")
+        os.mknod(path / "socket", stat.S_IFSOCK | 0o600)
+        assert stat.S_ISSOCK((path / "socket").stat().st_mode)
+        os.mknod(path / "block", stat.S_IFBLK | 0o600, os.makedev(300, 70000))
+        assert (path / "block").stat().st_rdev == os.makedev(300, 70000)
+
+    await mount.run(work)
+
+
+async def test_xattrs(mount: Mount) -> None:
+    def work(path: Path) -> None:
+        file = path / "file"
+        file.write_text("x")
+        os.setxattr(file, "user.a", b"1\0\xff")
+        os.setxattr(file, "user.b", b"", os.XATTR_CREATE)
+        assert errno_of(os.setxattr, file, "user.a", b"", os.XATTR_CREATE) == errno.EEXIST
+        assert errno_of(os.setxattr, file, "user.c", b"", os.XATTR_REPLACE) == errno.ENODATA
+        assert os.listxattr(file) == ["user.a", "user.b"]
+        assert os.getxattr(file, "user.a") == b"1\0\xff"
+        assert os.getxattr(file, "user.b") == b""
+        os.removexattr(file, "user.a")
+        assert errno_of(os.removexattr, file, "user.a") == errno.ENODATA
+        assert errno_of(os.getxattr, file, "user.a") == errno.ENODATA
+        acl = "system.posix_acl_access"
+        entries = [(tag, 6, 0xFFFFFFFF) for tag in (1, 4, 0x20)]
+        value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        assert errno_of(os.setxattr, file, acl, value) == errno.EOPNOTSUPP
+        assert errno_of(os.getxattr, file, acl) == errno.EOPNOTSUPP
+
+    await mount.run(work)
+
+
+async def test_errors_are_translated_and_a_bug_is_only_eio(
+    mount: Mount, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(path: Path) -> None:
+        for name in ("NO_SPACE", "STALE_HANDLE", "READ_ONLY", "TIMED_OUT", "INTERNAL"):
+            expected = TideError(Code[name]).errno
+            assert errno_of(os.stat, path / f"error-{name}") == expected
+        assert errno_of(os.stat, path / "boom") == errno.EIO
+        assert errno_of(os.stat, path / "nothing") == errno.ENOENT
+        (path / "folder").mkdir()
+        (path / "folder" / "x").touch()
+        assert errno_of(os.rmdir, path / "folder") == errno.ENOTEMPTY
+
+    await mount.run(work)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_listing_5000_entries_with_parallel_changes(mount: Mount) -> None:
+    root = mount.file_system.root
+    for number in range(5000):
+        mount.file_system.mknod(1, b"stays-%d" % number, Kind.FILE, 0o644, 0, Caller(0, 0, 0, 0))
+    (await_stop, stop) = (threading.Event(), threading.Event())
+
+    def change(path: Path) -> None:
+        number = 0
+        while not stop.is_set():
+            (path / f"comes-{number}").touch()
+            await_stop.set()
+            (path / f"comes-{number}").unlink()
+            number += 1
+
+    def work(path: Path) -> None:
+        await_stop.wait()
+        try:
+            for _ in range(3):
+                names = [name for name in os.listdir(path) if name.startswith("stays")]
+                assert len(names) == 5000
+                assert len(set(names)) == 5000
+                entries = {entry.name: entry for entry in os.scandir(path)}
+                assert entries["stays-4999"].is_file()
+                inode = root.names[b"stays-77"][1].inode
+                assert entries["stays-77"].inode() == inode
+        finally:
+            stop.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.run, change)
+        nursery.start_soon(mount.run, work)
+
+
+async def test_dot_and_dotdot_have_the_right_inodes(mount: Mount) -> None:
+    def work(path: Path) -> str:
+        (path / "folder" / "inner").mkdir(parents=True)
+        return subprocess.run(
+            ["ls", "-ai1", path / "folder" / "inner"], capture_output=True, text=True, check=True
+        ).stdout
+
+    inner = (await mount.run(work)).split()
+    found = dict(zip(inner[1::2], inner[::2], strict=True))
+    folder = mount.file_system.root.names[b"folder"][1]
+    assert found == {".": str(folder.names[b"inner"][1].inode), "..": str(folder.inode)}
+
+
+async def test_who_asks_is_told(mount: Mount) -> None:
+    def work(path: Path) -> None:
+        path.chmod(0o777)
+        script = "umask 027; echo x > mine"
+        subprocess.run(["sh", "-c", script], cwd=path, user=1234, group=567, check=True)
+
+    await mount.run(work)
+    caller = mount.file_system.callers[-1]
+    assert (caller.uid, caller.gid, caller.umask) == (1234, 567, 0o027)
+    node = mount.file_system.root.names[b"mine"][1]
+    assert (node.uid, node.gid, node.mode) == (1234, 567, 0o640)
+
+
+async def test_permissions_are_the_kernels_business(mount: Mount) -> None:
+    def work(path: Path) -> str:
+        (path / "secret").write_text("x")
+        os.chmod(path / "secret", 0o600)
+        return subprocess.run(
+            ["cat", "secret"], cwd=path, user=1234, group=567, capture_output=True, check=False
+        ).stderr.decode()
+
+    assert "Permission denied" in await mount.run(work)
+
+
+async def test_an_open_file_outlives_its_name(mount: Mount) -> None:
+    def work(path: Path) -> None:
+        with (path / "file").open("w+b") as file:
+            os.unlink(path / "file")
+            file.write(b"still here")
+            file.flush()
+            assert os.fstat(file.fileno()).st_nlink == 0
+            file.seek(0)
+            assert file.read() == b"still here"
+
+    await mount.run(work)
+
+
+async def test_the_kernel_forgets_what_it_is_told_to(tmp_path: Path) -> None:
+    async with mounted(tmp_path / "mnt", MemoryFileSystem(trust_ms=3_600_000)) as mount:
+        await mount.run(lambda path: (path / "file").write_bytes(b"old"))
+        # (A read would make the kernel ask for the attributes anyway, for the access time.)
+        assert await mount.run(lambda path: (path / "file").stat().st_size) == 3
+        node = mount.file_system.root.names[b"file"][1]
+        node.data[:] = b"newer"
+        assert await mount.run(lambda path: (path / "file").stat().st_size) == 3
+        mount.invalidation.invalidate_inode(node.inode, attributes_only=False)
+        while await mount.run(lambda path: (path / "file").stat().st_size) != 5:
+            pass
+        assert await mount.run(lambda path: (path / "file").read_bytes()) == b"newer"
+        del mount.file_system.root.names[b"file"]
+        assert await mount.run(lambda path: (path / "file").exists())
+        mount.invalidation.invalidate_entry(1, b"file")
+        mount.invalidation.invalidate_entry(1, b"never known")
+        while await mount.run(lambda path: (path / "file").exists()):
+            pass
+
+
+async def test_unmount_while_it_is_used(tmp_path: Path) -> None:
+    async with mounted(tmp_path / "mnt", MemoryFileSystem()) as mount:
+        file = await mount.run(lambda path: (path / "file").open("wb", buffering=0))
+        mount.driver.unmount()
+        while await trio.to_thread.run_sync(os.path.ismount, mount.path):
+            pass
+        assert await trio.to_thread.run_sync(errno_of, file.write, b"x") == errno.ENOTCONN
+        with contextlib.suppress(OSError):
+            await trio.to_thread.run_sync(file.close)
+        (mount.path / "not-mounted").touch()
+        shutil.rmtree(mount.path)
+        mount.path.mkdir()
+
+
+async def test_forgotten_inodes_reach_the_file_system(mount: Mount) -> None:
+    def work(path: Path) -> None:
+        (path / "file").write_text("x")
+        os.unlink(path / "file")
+
+    await mount.run(work)
+    while mount.file_system.released == 0 or not mount.file_system.forgotten:
+        await trio.lowlevel.checkpoint()
