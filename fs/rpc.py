@@ -1,0 +1,539 @@
+"""The RPC shell: connections as trio tasks around the protocol in ``calls``.
+
+One task reads: it takes what has arrived, hands requests to the handler and replies to their
+callers, and sends everything that this brought about with one call at the end of the pass. A
+second task sends what was asked for outside of such a pass (many small ones together) and what the
+network did not take at once. A third one waits for the next deadline. A request costs no task
+unless its handler returns an awaitable.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import trio
+
+from .calls import MS, Asked, Call, Connection, Mutation, RefusedError, State
+from .codec import Buffer
+from .errors import Code, TideError
+from .frames import EMPTY, FrameReader
+from .handshake import Identity
+from .limits import (
+    CALL_TIMEOUT_MS,
+    CONNECT_TIMEOUT_MS,
+    HELLO_TIMEOUT_MS,
+    SEND_BACKLOG_BUSY_BYTES,
+    SEND_BACKLOG_MAX_BYTES,
+)
+from .messages.base import Message, Request
+from .messages.hello import Hello, Welcome
+from .ports import Ports
+from .ports.clock import Clock
+from .ports.network import Listener, Stream
+
+__all__ = ["Handler", "Identity", "Incoming", "Mutation", "Peer", "connect", "serve"]
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Message)
+
+READS_PER_PASS = 16
+"""How often a pass receives before others get their turn."""
+
+
+class Incoming:
+    """A request of the other side: answer it with ``reply`` or ``fail``, once, now or later."""
+
+    __slots__ = ("_number", "mutation", "payload", "peer", "request")
+
+    def __init__(self, asked: Asked, peer: "Peer") -> None:
+        self._number, self.request, self.payload, self.mutation = asked
+        self.peer = peer
+
+    def reply(self, message: Message, payload: Sequence[Buffer] = ()) -> None:
+        """Answer. Does nothing when the connection is gone; a second answer is ignored."""
+        self.peer._answer(self._number, message, payload)
+
+    def fail(self, error: TideError) -> None:
+        """Answer with an error."""
+        self.peer._fail(self._number, error)
+
+
+Handler = Callable[[Incoming], Awaitable[None] | None]
+"""Called in the reading loop of the connection, so it must not take long: it answers at once,
+keeps the ``Incoming`` for later, or returns an awaitable, which runs in a task of its own. A
+TideError that it raises is the answer."""
+
+
+async def no_requests(incoming: Incoming) -> None:
+    """The handler of a side that only asks."""
+    raise TideError(Code.UNKNOWN_METHOD, type(incoming.request).__name__)
+
+
+class _Doorbell:
+    """One task waits, anybody rings; a ring that finds nobody waiting is kept."""
+
+    def __init__(self) -> None:
+        self._waiting: trio.lowlevel.Task | None = None
+        self._rung = False
+
+    def ring(self) -> None:
+        if self._waiting is not None:
+            trio.lowlevel.reschedule(self._waiting)
+            self._waiting = None
+        else:
+            self._rung = True
+
+    async def wait(self) -> None:
+        if self._rung:
+            self._rung = False
+            await trio.lowlevel.checkpoint()
+            return
+        self._waiting = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._waiting = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+class _Waiter:
+    """A task that waits for the outcome of one call."""
+
+    __slots__ = ("call", "connection", "outcome", "payload", "task")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.task: trio.lowlevel.Task | None = None
+        self.call: Call | None = None
+        self.outcome: Any = None
+        self.payload = EMPTY
+
+    def take(self, outcome: Message | TideError, payload: memoryview) -> None:
+        self.outcome = outcome
+        self.payload = payload
+        if self.task is not None:
+            trio.lowlevel.reschedule(self.task)
+            self.task = None
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        assert self.call is not None
+        self.task = None
+        self.connection.forget(self.call)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def wait(self) -> None:
+        if self.outcome is None:
+            self.task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self.abort)
+        if isinstance(self.outcome, TideError):
+            raise self.outcome
+
+
+class Peer:
+    """One connection, in both directions. Made by ``connect`` and ``serve``."""
+
+    def __init__(
+        self, clock: Clock, stream: Stream, connection: Connection, handler: Handler
+    ) -> None:
+        self._clock = clock
+        self._stream = stream
+        self._connection = connection
+        self._handler = handler
+        self._tasks: trio.Nursery | None = None
+        self._on_open: Callable[[Peer], None] | None = None
+        self._opened = trio.Event()
+        self._closed = trio.Event()
+        self._reason = ""
+        self._refused: TideError | None = None
+        self._in_pass = False
+        self._unsent: list[Buffer] = []
+        self._unsent_bytes = 0
+        self._send_bell = _Doorbell()
+        self._timer_bell = _Doorbell()
+        self._timer_ns: int | None = None
+
+    @property
+    def remote(self) -> Hello | Welcome:
+        """What the other side said of itself."""
+        assert self._connection.remote is not None, "a peer is handed out after the greeting"
+        return self._connection.remote
+
+    @property
+    def name(self) -> str:
+        """The other side, for messages to people."""
+        return self._connection.name
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.state is State.CLOSED
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.name}>"
+
+    # --- asking ------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        request: Request[R],
+        *,
+        payload: Sequence[Buffer] = (),
+        mutation: Mutation | None = None,
+        timeout_ms: int = CALL_TIMEOUT_MS,
+    ) -> R:
+        """The reply. TideError: what the other side answered, or DISCONNECTED, or TIMED_OUT."""
+        reply, _ = await self.exchange(
+            request, payload=payload, mutation=mutation, timeout_ms=timeout_ms
+        )
+        return reply
+
+    async def exchange(
+        self,
+        request: Request[R],
+        *,
+        payload: Sequence[Buffer] = (),
+        mutation: Mutation | None = None,
+        timeout_ms: int = CALL_TIMEOUT_MS,
+    ) -> tuple[R, memoryview]:
+        """As ``call``, with the payload of the reply."""
+        waiter = _Waiter(self._connection)
+        waiter.call = self._connection.request(
+            self._clock.monotonic_ns(),
+            request,
+            waiter.take,
+            payload=payload,
+            mutation=mutation,
+            timeout_ms=timeout_ms,
+        )
+        self._asked(waiter.call)
+        await waiter.wait()
+        return waiter.outcome, waiter.payload
+
+    def post(
+        self,
+        request: Request[R],
+        *,
+        payload: Sequence[Buffer] = (),
+        mutation: Mutation | None = None,
+        timeout_ms: int = CALL_TIMEOUT_MS,
+        done: Callable[[R | TideError, memoryview], None],
+    ) -> None:
+        """As ``exchange``, without a task: ``done`` gets the outcome in the reading loop.
+
+        When the call cannot even be sent, ``done`` gets the error before ``post`` returns.
+        """
+
+        def sink(outcome: Any, reply_payload: memoryview) -> None:
+            try:
+                done(outcome, reply_payload)
+            except Exception:
+                log.exception("%s: handling the reply to %s", self.name, type(request).__name__)
+
+        try:
+            call = self._connection.request(
+                self._clock.monotonic_ns(),
+                request,
+                sink,
+                payload=payload,
+                mutation=mutation,
+                timeout_ms=timeout_ms,
+            )
+        except TideError as error:
+            sink(error, EMPTY)
+        else:
+            self._asked(call)
+
+    def _asked(self, call: Call) -> None:
+        if self._timer_ns is None or call.deadline_ns < self._timer_ns:
+            self._timer_ns = call.deadline_ns
+            self._timer_bell.ring()
+        self._send_soon(alone=self._connection.calling == 1)
+
+    # --- answering ---------------------------------------------------------------------------
+
+    def _answer(self, number: int, message: Message, payload: Sequence[Buffer]) -> None:
+        alone = self._connection.serving == 1
+        try:
+            self._connection.answer(number, message, payload)
+        except TideError as error:
+            log.error("%s: a reply cannot be sent: %s", self.name, error)
+            self._connection.fail(number, error)
+        self._send_soon(alone=alone)
+
+    def _fail(self, number: int, error: TideError) -> None:
+        alone = self._connection.serving == 1
+        self._connection.fail(number, error)
+        self._send_soon(alone=alone)
+
+    def _serve(self, asked: Asked, nursery: trio.Nursery) -> None:
+        incoming = Incoming(asked, self)
+        try:
+            awaitable = self._handler(incoming)
+        except Exception as error:
+            self._handler_failed(incoming, error)
+        else:
+            if awaitable is not None:
+                nursery.start_soon(self._serve_slowly, incoming, awaitable)
+
+    async def _serve_slowly(self, incoming: Incoming, awaitable: Awaitable[None]) -> None:
+        try:
+            await awaitable
+        except Exception as error:
+            self._handler_failed(incoming, error)
+
+    def _handler_failed(self, incoming: Incoming, error: Exception) -> None:
+        if isinstance(error, TideError):
+            incoming.fail(error)
+            return
+        what = type(incoming.request).__name__
+        log.error("%s from %s failed", what, self.name, exc_info=error)
+        incoming.fail(TideError(Code.INTERNAL, f"{what}: {type(error).__name__}: {error}"))
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def _send_soon(self, *, alone: bool) -> None:
+        """Send what the connection has put out, with as few system calls as makes sense."""
+        if self._in_pass or not self._connection.out:
+            return  # the reading loop sends when its pass is over
+        if alone and not self._unsent:
+            self._send()  # nobody else is about to: waiting for company costs more than it saves
+        else:
+            self._send_bell.ring()
+
+    def _send(self) -> None:
+        """Give the network what it takes; the rest is left for the sending task."""
+        out = self._connection.out
+        if not self._unsent:
+            if not out:
+                return
+            self._unsent, self._connection.out = out, []
+        elif out:
+            self._unsent += out
+            out.clear()
+        try:
+            taken = self._stream.send_nowait(self._unsent)
+        except TideError as error:
+            self.close(error.detail)
+            return
+        index = 0
+        for index, buffer in enumerate(self._unsent):  # noqa: B007 - used behind the loop
+            if taken < len(buffer):
+                break
+            taken -= len(buffer)
+        else:
+            self._unsent.clear()
+            self._unsent_bytes = 0
+            self._connection.backlogged = False
+            return
+        del self._unsent[:index]
+        if taken:
+            self._unsent[0] = memoryview(self._unsent[0])[taken:]
+        self._limit_backlog()
+        self._send_bell.ring()
+
+    def _limit_backlog(self) -> None:
+        self._unsent_bytes = sum(map(len, self._unsent))
+        self._connection.backlogged = self._unsent_bytes > SEND_BACKLOG_BUSY_BYTES
+        if self._unsent_bytes > SEND_BACKLOG_MAX_BYTES:
+            self.close(f"the other side does not read: {self._unsent_bytes} bytes are unsent")
+
+    async def _keep_sending(self) -> None:
+        while True:
+            await self._send_bell.wait()
+            self._send()
+            while self._unsent and not self.closed:
+                try:
+                    await self._stream.wait_writable()
+                except TideError as error:
+                    self.close(error.detail)
+                    return
+                self._send()
+                self._connection.release_held()
+
+    # --- time --------------------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._timer_ns = self._connection.next_deadline()
+            if self._timer_ns is None:
+                await self._timer_bell.wait()
+                continue
+            now_ns = self._clock.monotonic_ns()
+            if self._timer_ns > now_ns:
+                with trio.move_on_after((self._timer_ns - now_ns) / (1000 * MS)):
+                    await self._timer_bell.wait()
+            self._connection.expire(self._clock.monotonic_ns())
+            self._send_soon(alone=True)
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    async def _keep_reading(self, nursery: trio.Nursery) -> None:
+        reader = FrameReader()
+        while not self.closed:
+            self._in_pass = True
+            try:
+                for _ in range(READS_PER_PASS):
+                    if not self._receive(reader, nursery):
+                        break
+            finally:
+                self._in_pass = False
+            if self._connection.out and not self._unsent:
+                self._send()
+            elif self._connection.out:
+                self._send_bell.ring()
+            if not self.closed:
+                await self._stream.wait_readable()
+
+    def _receive(self, reader: FrameReader, nursery: trio.Nursery) -> bool:
+        """Take what has arrived, once; whether there may be more."""
+        buffer = reader.buffer()
+        count = self._stream.receive_nowait(buffer)
+        if count is None:
+            return False
+        if count == 0:
+            reader.finish()
+            self.close("the other side closed the connection")
+            return False
+        connection = self._connection
+        for frame in reader.received(count):
+            asked = connection.received(frame)
+            if asked is not None:
+                self._serve(asked, nursery)
+            elif not self._opened.is_set() and connection.state is State.OPEN:
+                self._open()
+            if connection.state is State.CLOSED:
+                return False
+        # A short read has emptied the socket; what comes later wakes us up again.
+        return count == len(buffer)
+
+    def _open(self) -> None:
+        self._opened.set()
+        if self._on_open is not None:
+            try:
+                self._on_open(self)
+            except Exception:
+                log.exception("%s: opening", self.name)
+                self.close("an internal error at its opening")
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def _live(self, nursery: trio.Nursery) -> None:
+        """Run the connection until it ends. ``nursery`` is for slow handlers."""
+        try:
+            async with trio.open_nursery() as self._tasks:
+                self._tasks.start_soon(self._keep_sending)
+                self._tasks.start_soon(self._keep_time)
+                self._tasks.start_soon(self._greeted_in_time)
+                await self._read_to_the_end(nursery)
+                self._tasks.cancel_scope.cancel()
+        finally:
+            self.close("this side is shutting down")
+
+    async def _read_to_the_end(self, nursery: trio.Nursery) -> None:
+        try:
+            await self._keep_reading(nursery)
+        except TideError as error:
+            if error.code is Code.DISCONNECTED:
+                self.close(error.detail)
+            else:
+                self._break_off(error)
+
+    def _break_off(self, error: TideError) -> None:
+        """End the connection because of what the other side sent, and say why to both sides."""
+        self._refused = error
+        if isinstance(error, RefusedError):
+            log.warning("%s: refused by the other side: %s", self.name, error)
+        elif not self.closed:
+            log.warning("%s: closing the connection: %s", self.name, error)
+            self._connection.refuse(error)
+            self._send()
+        self.close(str(error))
+
+    async def _greeted_in_time(self) -> None:
+        with trio.move_on_after(HELLO_TIMEOUT_MS / 1000):
+            await self._opened.wait()
+            return
+        self._break_off(TideError(Code.TIMED_OUT, f"greeting within {HELLO_TIMEOUT_MS} ms"))
+
+    def close(self, reason: str) -> None:
+        """End the connection. All calls fail with DISCONNECTED and the reason."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._reason = reason
+        self._stream.close()
+        self._connection.close(reason)
+
+    async def wait_closed(self) -> None:
+        await self._closed.wait()
+
+
+async def connect(
+    ports: Ports,
+    address: str,
+    hello: Hello,
+    handler: Handler,
+    nursery: trio.Nursery,
+    *,
+    expected_role: str | None = None,
+) -> Peer:
+    """A greeted connection, run by tasks of ``nursery``.
+
+    TideError: DISCONNECTED when nobody is there, WRONG_CLUSTER, WRONG_PROTOCOL or WRONG_ROLE as
+    the other side (or this one) sees it.
+    """
+    stream: Stream | None = None
+    with trio.move_on_after(CONNECT_TIMEOUT_MS / 1000):
+        stream = await ports.network.connect(address)
+    if stream is None:
+        raise TideError(
+            Code.DISCONNECTED, f"no connection to {address} within {CONNECT_TIMEOUT_MS} ms"
+        )
+    connection = Connection(address, hello=hello, expected_role=expected_role)
+    peer = Peer(ports.clock, stream, connection, handler)
+    try:
+        peer._send()
+        nursery.start_soon(peer._live, nursery)
+        await _opened_or_closed(peer)
+    except BaseException:
+        peer.close("given up")
+        raise
+    return peer
+
+
+async def _opened_or_closed(peer: Peer) -> None:
+    async with trio.open_nursery() as both:
+
+        async def until(event: trio.Event) -> None:
+            await event.wait()
+            both.cancel_scope.cancel()
+
+        both.start_soon(until, peer._closed)
+        both.start_soon(until, peer._opened)
+    if peer.closed and peer._refused is not None:
+        raise TideError(peer._refused.code, f"{peer.name}: {peer._refused.detail}")
+    if peer.closed:
+        raise TideError(Code.DISCONNECTED, f"{peer.name}: {peer._reason}")
+
+
+async def serve(
+    ports: Ports,
+    listener: Listener,
+    identity: Identity,
+    handler: Handler,
+    nursery: trio.Nursery,
+    on_open: Callable[[Peer], None] | None = None,
+) -> None:
+    """Accept connections for ever; ``on_open`` sees each one after its greeting.
+
+    Awaitables of handlers run in ``nursery``, beyond the life of the connection.
+    """
+
+    async def handle(stream: Stream) -> None:
+        connection = Connection(stream.remote, identity=identity)
+        peer = Peer(ports.clock, stream, connection, handler)
+        peer._on_open = on_open
+        await peer._live(nursery)
+
+    await listener.accept_forever(handle)
