@@ -24,11 +24,13 @@ from typing import NamedTuple, NoReturn
 import trio
 from tidefs.fs.codec import Buffer, checksum
 from tidefs.fs.errors import Code, TideError
-from tidefs.fs.limits import CONNECT_TIMEOUT_MS
 from tidefs.fs.ports.network import Listener, Stream
 
 from .postman import Postman
 from .trace import Trace
+
+SILENCE_S = 60.0
+"""How long a connection attempt that nobody answers takes, if the caller is that patient."""
 
 Split = Callable[[bytes], list[str]]
 """What each frame in a packet is, in a word or two; raises when it is not whole frames."""
@@ -149,7 +151,7 @@ class HostNetwork:
         target = _host_of(address, self.host)
         await trio.sleep(network.latency_s())
         if not network.reachable(self.host, target) or not network.reachable(target, self.host):
-            await trio.sleep(CONNECT_TIMEOUT_MS / 1000)
+            await trio.sleep(SILENCE_S)
             raise TideError(Code.DISCONNECTED, f"{address} does not answer")
         listener = network.listeners.get(_key(address, self.host))
         if listener is None:

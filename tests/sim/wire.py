@@ -1,0 +1,33 @@
+"""Says what is in a packet, and insists that it is whole frames."""
+
+from tidefs.fs.calls import ERROR, HELLO, REFUSAL, REPLY, REQUEST, WELCOME
+from tidefs.fs.codec import unpack
+from tidefs.fs.frames import MAGIC, PREFIX
+from tidefs.fs.messages.base import METHODS
+
+
+def split(packet: bytes) -> list[str]:
+    """A word or two for each frame. AssertionError when the packet is not whole frames."""
+    words = []
+    at = 0
+    while at < len(packet):
+        assert len(packet) - at >= PREFIX.size, "a packet ends within a frame's prefix"
+        magic, header_bytes, payload_bytes, _ = PREFIX.unpack_from(packet, at)
+        assert magic == MAGIC, "a packet begins within a frame"
+        begin = at + PREFIX.size
+        at = begin + header_bytes + payload_bytes
+        assert at <= len(packet), "a packet ends within a frame"
+        words.append(_describe(unpack(packet[begin : begin + header_bytes])))
+    return words
+
+
+def _describe(header: list[object]) -> str:
+    what = header[0]
+    if what == REQUEST:
+        method = METHODS.get(header[2])  # type: ignore[call-overload]
+        return f"{method.__name__ if method else header[2]}#{header[1]}"
+    if what == REPLY:
+        return f"reply#{header[1]}"
+    if what == ERROR:
+        return f"error#{header[1]}={header[2]}"
+    return {HELLO: "hello", WELCOME: "welcome", REFUSAL: "refusal"}[what]  # type: ignore[index]
