@@ -119,6 +119,7 @@ class MemoryFileSystem:
 
     def setattr(self, inode: int, new: NewAttributes, handle: int | None) -> Known:
         node = self.nodes[inode]
+        assert (new.mode or 0) <= 0o7777
         if new.size is not None:
             node.data = node.data[: new.size].ljust(new.size, b"\0")
         for field in ("mode", "uid", "gid"):
