@@ -5,6 +5,7 @@ folder, which lie below the root of the package.
 """
 
 import configparser
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,4 +20,4 @@ def packages() -> list[str]:
 
 if __name__ == "__main__":
     rooms = [name for name in packages() if name.count(".") == 1]
-    print("-m tidefs", *(f"-p {room}" for room in rooms))
+    sys.stdout.write(" ".join(["-m tidefs", *(f"-p {room}" for room in rooms)]) + "\n")
