@@ -1,106 +1,106 @@
-"""The replicated state machine: entries in, replies and effects out; and the reads.
+"""The replicated state machine: entries in, replies and effects out.
 
-Pure and deterministic: two members that applied the same entries hold the same bytes.
+Pure and deterministic: members that applied the same entries hold the same bytes. It lives in a
+key-value store; nothing but the totals is kept in memory, so a State over a store that somebody
+else filled (a checkpoint) is as good as new.
 """
 
-from collections.abc import Iterator
-
-from ..fs.attributes import Attributes
-from ..fs.codec import Buffer
-from ..fs.messages import meta
-from .effects import Applied
-from .entries import Entry
+from ..fs.codec import Buffer, checksum_of
+from ..fs.errors import Code, TideError
+from ..fs.ids import NO_SESSION
+from ..fs.limits import SESSION_SLOTS
+from ..fs.messages.base import METHODS, Message
+from .effects import Applied, Effect
+from .entries import INTERNAL_METHODS, Entry
 from .kv import KeyValue
-from .records import ChunkRecord, FileChunk, ServerRecord, SessionRecord, SlotRecord, Totals
+from .moment import Moment
+from .operations.table import decide
+from .records import SlotRecord
+from .tables import Tables
+from .views import Views
 
 
-class State:
-    """All that the cluster has agreed on, in a key-value store."""
-
-    totals: Totals
-    """Applied index and term, cluster id, copies wanted, counters. To read, not to change."""
+class State(Views):
+    """All that the cluster has agreed on. The reads are those of Views."""
 
     def __init__(self, kv: KeyValue) -> None:
         """Over what ``kv`` holds; nothing is written before the first entry is applied."""
-        raise NotImplementedError
-
-    # --- changes
+        super().__init__(Tables(kv))
 
     def apply(self, entry: Entry) -> Applied:
-        """Carry out the entry that follows the last one (asserted: index is applied_index + 1).
+        """Carry out the entry that follows the last one (asserted: its index is the next).
 
-        Never raises for anything a client could send: the error is the reply.
+        Never raises for anything a client could send: the error is the reply, it leaves no trace
+        but in the slot, and a repetition gets it again.
         """
-        raise NotImplementedError
+        totals = self._tables.totals
+        assert entry.index == totals.applied_index + 1, (entry.index, totals.applied_index)
+        effects: list[Effect] = []
+        reply = self._answer(entry, effects)
+        totals.applied_index = entry.index
+        totals.applied_term = entry.term
+        totals.time_ns = max(totals.time_ns, entry.time_ns)
+        self._tables.put_totals()
+        return Applied(reply, effects)
 
     def precheck(self, method: int, fields: list[object], payload: Buffer = b"") -> None:
         """Raise what ``apply`` would answer as an error on the state as it is; changes nothing."""
-        raise NotImplementedError
+        decide(self._tables, method, fields, payload)
 
     def digest(self) -> int:
         """A checksum of everything: equal on members that applied the same entries."""
-        raise NotImplementedError
+        return checksum_of(part for pair in self._tables.kv.scan(b"") for part in _framed(pair))
 
-    # --- the name space (TideError where there is nothing of the kind: see each request)
+    def _answer(self, entry: Entry, effects: list[Effect]) -> Message | TideError:
+        """Exactly once (RFC 8881 section 2.10.6): a repetition gets the first answer."""
+        if entry.session == NO_SESSION:
+            return self._carry_out(entry, effects)
+        sessions = self._tables.sessions
+        try:
+            _check_mutation(entry)
+            if sessions.get(entry.session) is None:
+                raise TideError(Code.SESSION_EXPIRED, f"session {entry.session}")
+            last = sessions.slot(entry.session, entry.slot)
+            if last is not None and entry.sequence <= last.sequence:
+                return _again(entry, last)
+        except TideError as error:
+            return error
+        reply = self._carry_out(entry, effects)
+        sessions.remember(entry.session, entry.slot, entry.sequence, entry.method, reply)
+        return reply
 
-    def lookup(self, parent: int, name: bytes) -> meta.Entry:
-        raise NotImplementedError
+    def _carry_out(self, entry: Entry, effects: list[Effect]) -> Message | TideError:
+        try:
+            perform = decide(self._tables, entry.method, entry.fields, entry.payload)
+        except TideError as error:
+            return error
+        return perform(Moment(entry.index, entry.time_ns, effects))
 
-    def attributes(self, inode: int) -> Attributes:
-        raise NotImplementedError
 
-    def read_link(self, inode: int) -> bytes:
-        raise NotImplementedError
+def _check_mutation(entry: Entry) -> None:
+    if not 0 <= entry.slot < SESSION_SLOTS or entry.sequence < 1:
+        raise TideError(Code.MALFORMED, f"slot {entry.slot}, sequence {entry.sequence}")
+    if entry.method in INTERNAL_METHODS:
+        raise TideError(Code.UNKNOWN_METHOD, f"{METHODS[entry.method].__name__} of a client")
 
-    def listing(self, inode: int, cookie: int, count_max: int) -> meta.Listing:
-        raise NotImplementedError
 
-    def xattr_names(self, inode: int) -> list[bytes]:
-        raise NotImplementedError
+def _again(entry: Entry, last: SlotRecord) -> Message | TideError:
+    """The answer to a mutation that is not newer than the slot's last one."""
+    if entry.sequence < last.sequence:
+        raise TideError(
+            Code.STALE_SEQUENCE,
+            f"slot {entry.slot} of session {entry.session} is at {last.sequence}, not"
+            f" {entry.sequence}",
+        )
+    if entry.method != last.method:
+        raise TideError(
+            Code.MALFORMED,
+            f"sequence {entry.sequence} of slot {entry.slot} was another request before",
+        )
+    return last.answer()
 
-    def xattr(self, inode: int, name: bytes) -> bytes:
-        raise NotImplementedError
 
-    def content(self, inode: int) -> tuple[Attributes, bytes | None]:
-        """A file's attributes and, when it has no chunks, its stored bytes (zeros follow up to
-        its size). IS_A_DIRECTORY or INVALID when it is no file."""
-        raise NotImplementedError
-
-    # --- chunks
-
-    def chunks(self, inode: int, first: int, count: int) -> list[FileChunk]:
-        """The chunks that exist among ``first`` to ``first + count - 1``, by index."""
-        raise NotImplementedError
-
-    def dropped_handle(self, inode: int, index: int) -> int:
-        """The handle last truncated away at this index, 0: none. Never hand out one as low."""
-        raise NotImplementedError
-
-    def chunk(self, handle: int) -> ChunkRecord | None:
-        raise NotImplementedError
-
-    def all_chunks(self) -> Iterator[tuple[int, ChunkRecord]]:
-        """Every (handle, chunk), by handle."""
-        raise NotImplementedError
-
-    # --- sessions and servers
-
-    def sessions(self) -> list[SessionRecord]:
-        raise NotImplementedError
-
-    def session(self, session: int) -> SessionRecord | None:
-        raise NotImplementedError
-
-    def slot(self, session: int, slot: int) -> SlotRecord | None:
-        """The last logged mutation of a slot; ``.answer()`` is its reply."""
-        raise NotImplementedError
-
-    def orphans(self) -> list[int]:
-        """Inodes without a name that wait to be reaped."""
-        raise NotImplementedError
-
-    def is_orphan(self, inode: int) -> bool:
-        raise NotImplementedError
-
-    def servers(self) -> list[ServerRecord]:
-        raise NotImplementedError
+def _framed(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes, bytes]:
+    """A pair such that no two different lists of pairs have the same concatenation."""
+    key, value = pair
+    return len(key).to_bytes(4, "big") + len(value).to_bytes(4, "big"), key, value

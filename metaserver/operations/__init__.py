@@ -1,1 +1,44 @@
-"""One file per operation of the name space: its check and its apply."""
+"""One file per operation on the state. Importing them fills the table."""
+
+from . import (
+    cluster as cluster,
+)
+from . import (
+    commit as commit,
+)
+from . import (
+    create as create,
+)
+from . import (
+    grant as grant,
+)
+from . import (
+    link as link,
+)
+from . import (
+    mkdir as mkdir,
+)
+from . import (
+    reap as reap,
+)
+from . import (
+    rename as rename,
+)
+from . import (
+    rmdir as rmdir,
+)
+from . import (
+    sessions as sessions,
+)
+from . import (
+    setattr as setattr,
+)
+from . import (
+    symlink as symlink,
+)
+from . import (
+    unlink as unlink,
+)
+from . import (
+    xattr as xattr,
+)
