@@ -74,6 +74,11 @@ class Layer:
     def end(self) -> int:
         return self.offset + len(self.data)
 
+    def buries(self, lower: "Layer") -> bool:
+        """Whether nothing of ``lower`` can ever be seen again."""
+        inside = self.offset <= lower.offset and lower.end <= self.end
+        return inside and self.level is Level.SYNCED
+
     def covers(self, position: int) -> bool:
         return self.offset <= position < self.end
 
@@ -141,6 +146,11 @@ class FileModel:
                 layer.shaky = True
             if layer.shaky:
                 layer.lost = True
+
+    def let_go(self) -> None:
+        """The last close: what is shaky now will not be synced again."""
+        for layer in self._unsynced():
+            layer.lost = layer.lost or layer.shaky
 
     # --- what is seen --------------------------------------------------------------------------
 
@@ -222,18 +232,11 @@ class FileModel:
     def _fold(self) -> None:
         """Certain layers become stable bytes, as long as nothing uncertain lies below them."""
         kept: list[Layer] = []
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
+            if any(above.buries(layer) for above in self.layers[index + 1 :]):
+                continue
             if layer.level is Level.SYNCED and not kept:
                 self.stable.write(layer.offset, layer.data)
             else:
                 kept.append(layer)
-        self.layers = [
-            layer
-            for index, layer in enumerate(kept)
-            if not any(
-                above.level is Level.SYNCED
-                and above.offset <= layer.offset
-                and layer.end <= above.end
-                for above in kept[index + 1 :]
-            )
-        ]
+        self.layers = kept

@@ -128,8 +128,8 @@ class Tree:
 
     def rename(self, path: Path, new_path: Path, flags: int) -> None:
         """rename(2); EXISTS with NOREPLACE, NO_ENTRY with EXCHANGE of something missing."""
-        node = self.find(path)
         parent, new_parent = self._parent(path), self._parent(new_path)
+        node = self.find(path)
         there = new_parent.names.get(new_path[-1])
         if flags & RenameFlags.NOREPLACE and there is not None:
             _fail(Code.EXISTS, new_path)
