@@ -5,6 +5,7 @@ import shutil
 import socket
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ..fs.messages.hello import METASERVER
@@ -98,6 +99,7 @@ class Cluster:
         )
         for name in running:
             (self.home_of(name) / "pid").unlink(missing_ok=True)
+        self._remove_short_folder()
         return list(running)
 
     def socket_folder(self) -> Path:
@@ -111,6 +113,8 @@ class Cluster:
         run = self.folder / "run"
         longest = max(len(member.name) for member in self.file.members) + len(".sock")
         with os_failures(self.folder):
+            if run.is_symlink() and not Path(os.readlink(run)).parent.is_dir():
+                run.unlink()  # that runtime folder ended with somebody's login
             if not run.is_symlink():
                 if len(os.fsencode(run)) + 1 + longest <= SOCKET_PATH_MAX_BYTES:
                     run.mkdir(mode=0o700, exist_ok=True)
@@ -125,6 +129,12 @@ class Cluster:
             raise Failure(
                 Exit.FOREIGN, f"{target} is not ours, though {run} leads there: remove that link"
             )
+
+    def _remove_short_folder(self) -> None:
+        """When nothing runs any more, leave nothing outside of our own folder."""
+        if self.socket_folder() != self.folder / "run":
+            with suppress(OSError):
+                self.socket_folder().rmdir()
 
     def _check_port(self, member: Member) -> None:
         """Failure(BUSY) when somebody else has the member's port."""
