@@ -1,0 +1,269 @@
+"""The chunkservers, seen from here: reads that fail over, writes through the chain, syncs of all.
+
+A failed write or sync is reported to the metaserver, so that its next grant leaves the failed
+servers out, and ends with REPLICA_FAILED: the caller fetches the layout anew and tries again.
+
+A write whose connection broke is sent once more, with the same id, on a new connection. The
+primary recognises the id if it did it the first time; if the primary was restarted meanwhile it
+has forgotten, and the same bytes are written to the same place again, which does no harm as long
+as the caller has no two writes of one byte in flight. It is worth it: a broken connection to a
+server that lives is then no reason to do without that replica.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import trio
+
+from ..fs.backoff import Backoff
+from ..fs.codec import Buffer
+from ..fs.errors import TABLE, Code, TideError
+from ..fs.ids import ServerId, server_name
+from ..fs.limits import (
+    BACKOFF_MAX_MS,
+    CALL_TIMEOUT_MS,
+    FRAME_PAYLOAD_MAX_BYTES,
+    READ_HEDGE_MS,
+    SYNC_TIMEOUT_MS,
+    WRITE_TIMEOUT_MS,
+)
+from ..fs.messages.base import Message, Request
+from ..fs.messages.chunk import ReadChunk, SyncChunk, WriteChunk
+from ..fs.messages.meta import ReportFailure
+from ..fs.messages.places import ChunkPlace, ServerPlace
+from ..fs.ports import Ports
+from ..fs.rpc import Mutation
+from .connections import Connections
+from .servers import MetaServers
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Message)
+T = TypeVar("T")
+
+BUSY_TRIES = 20
+SUSPECT_NS = 5_000_000_000
+"""So long after a failure other replicas are asked first."""
+
+UNREACHABLE = frozenset({Code.DISCONNECTED, Code.TIMED_OUT, Code.BUSY})
+
+
+class ChunkClient:
+    """Implements ``ChunkServers``."""
+
+    def __init__(
+        self, ports: Ports, metaservers: MetaServers, connections: Connections, host: str
+    ) -> None:
+        self._ports = ports
+        self._metaservers = metaservers
+        self._connections = connections
+        self._host = host
+        self._sequence = 0
+        self._suspect_until_ns: dict[int, int] = {}
+
+    # --- reading -------------------------------------------------------------------------
+
+    async def read(self, place: ChunkPlace, offset: int, length: int) -> Sequence[Buffer]:
+        """Exactly ``length`` bytes, zeros behind the chunk's end."""
+        assert 0 < length <= FRAME_PAYLOAD_MAX_BYTES, length
+        request = ReadChunk(place.handle, place.version, offset, length)
+
+        def from_(replica: ServerPlace) -> Callable[[], Awaitable[memoryview]]:
+            async def attempt() -> memoryview:
+                try:
+                    return await self._exchange(replica, request, timeout_ms=CALL_TIMEOUT_MS)
+                except TideError as error:
+                    self._suspect(replica, error)
+                    raise
+
+            return attempt
+
+        attempts = [from_(replica) for replica in self._in_order(place)]
+        try:
+            data = await _first_success(attempts)
+        except _AllFailedError as failed:
+            raise _read_failure(place, failed.errors) from None
+        if len(data) > length:
+            raise TideError(Code.MALFORMED, f"{len(data)} bytes in reply to a read of {length}")
+        missing = length - len(data)
+        return [data, bytes(missing)] if missing else [data]
+
+    def _in_order(self, place: ChunkPlace) -> list[ServerPlace]:
+        """Replicas on this machine first, then another one first for each chunk; the suspects
+        last."""
+        now_ns = self._ports.clock.monotonic_ns()
+        turn = place.handle % len(place.replicas) if place.replicas else 0
+        turned = [*place.replicas[turn:], *place.replicas[:turn]]
+        return sorted(
+            turned,
+            key=lambda replica: (
+                self._suspect_until_ns.get(replica.server, now_ns) > now_ns,
+                replica.host != self._host,
+            ),
+        )
+
+    def _suspect(self, replica: ServerPlace, error: TideError) -> None:
+        name = server_name(ServerId(replica.server))
+        if error.code in UNREACHABLE:
+            now_ns = self._ports.clock.monotonic_ns()
+            self._suspect_until_ns[replica.server] = now_ns + SUSPECT_NS
+        log.info("chunkserver %s: %s", name, error)
+
+    # --- writing -------------------------------------------------------------------------
+
+    async def write(self, place: ChunkPlace, offset: int, buffers: Sequence[Buffer]) -> None:
+        """All replicas have the bytes, in their page caches."""
+        if not place.replicas:
+            raise TideError(Code.UNAVAILABLE, f"chunk {place.handle:x} has no replica at present")
+        primary, *chain = place.replicas
+        request = WriteChunk(place.handle, place.version, offset, place.fresh, 0, chain)
+        self._sequence += 1
+        mutation = Mutation(self._metaservers.session, 0, self._sequence)
+        try:
+            await self._exchange(primary, request, buffers, mutation, timeout_ms=WRITE_TIMEOUT_MS)
+        except TideError as error:
+            failed = failed_servers(place, error)
+            self._refuse_if_final(place, error)
+            await self._report(place, "write", {server: error for server in failed})
+
+    def _refuse_if_final(self, place: ChunkPlace, error: TideError) -> None:
+        """Raise what another layout would not mend."""
+        if error.code is Code.NO_SPACE:
+            # Elsewhere there may be room, if there is an elsewhere.
+            if len(place.replicas) == 1 and not place.fresh:
+                raise error
+        elif (
+            error.code not in (Code.DEVICE_ERROR, Code.CORRUPT) and not TABLE[error.code].retryable
+        ):
+            raise error
+
+    async def sync(self, place: ChunkPlace) -> None:
+        """What was written is on stable storage on every replica."""
+        request = SyncChunk(place.handle, place.version)
+        failures: dict[int, TideError] = {}
+
+        async def sync_one(replica: ServerPlace) -> None:
+            try:
+                await self._exchange(replica, request, timeout_ms=SYNC_TIMEOUT_MS)
+            except TideError as error:
+                failures[replica.server] = error
+
+        if len(place.replicas) == 1:
+            await sync_one(place.replicas[0])
+        else:
+            async with trio.open_nursery() as nursery:
+                for replica in place.replicas:
+                    nursery.start_soon(sync_one, replica)
+        if failures:
+            for error in failures.values():
+                self._refuse_if_final(place, error)
+            await self._report(place, "sync", failures)
+
+    async def _report(self, place: ChunkPlace, what: str, failures: dict[int, TideError]) -> None:
+        """Tell the metaserver, then fail."""
+        for server, error in failures.items():
+            replica = next(r for r in place.replicas if r.server == server)
+            self._suspect(replica, error)
+        await self._metaservers.call(ReportFailure(place.handle, place.version, sorted(failures)))
+        told = "; ".join(dict.fromkeys(str(error) for error in failures.values()))
+        raise TideError(Code.REPLICA_FAILED, f"{what} of chunk {place.handle:x} ({told})")
+
+    # --- one request to one server -------------------------------------------------------
+
+    async def _exchange(
+        self,
+        replica: ServerPlace,
+        request: Request[R],
+        buffers: Sequence[Buffer] = (),
+        mutation: Mutation | None = None,
+        *,
+        timeout_ms: int,
+    ) -> memoryview:
+        """The reply's payload. Once more when the connection broke; patient with BUSY."""
+        backoff = Backoff(self._ports.randomness, max_ms=BACKOFF_MAX_MS)
+        broken = busy = 0
+        while True:
+            peer = await self._connections.to(replica)
+            try:
+                _, payload = await peer.exchange(
+                    request, payload=buffers, mutation=mutation, timeout_ms=timeout_ms
+                )
+            except TideError as error:
+                broken += error.code is Code.DISCONNECTED
+                busy += error.code is Code.BUSY
+                if error.code not in (Code.DISCONNECTED, Code.BUSY):
+                    raise
+                if broken > 1 or busy > BUSY_TRIES:
+                    raise
+                await trio.sleep(backoff.next_ms(error.delay_ms) / 1000)
+            else:
+                return payload
+
+
+_HEXADECIMAL = re.compile(r"\b[0-9a-f]{1,16}\b")
+
+
+def failed_servers(place: ChunkPlace, error: TideError) -> list[int]:
+    """Which replicas a failed write accuses: those that the primary names, else the primary."""
+    if error.code is Code.REPLICA_FAILED:
+        named = {int(found, 16) for found in _HEXADECIMAL.findall(error.detail.rpartition(":")[2])}
+        replicas = [r.server for r in place.replicas if r.server in named]
+        if replicas:
+            return replicas
+    return [place.replicas[0].server]
+
+
+class _AllFailedError(Exception):
+    def __init__(self, errors: list[TideError]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+async def _first_success(attempts: Sequence[Callable[[], Awaitable[T]]]) -> T:
+    """The first result. The next attempt begins when one failed, or none succeeded for a while."""
+    if len(attempts) == 1:
+        try:
+            return await attempts[0]()
+        except TideError as error:
+            raise _AllFailedError([error]) from None
+    results: list[T] = []
+    errors: list[TideError] = []
+    news = trio.Event()
+
+    async def run(attempt: Callable[[], Awaitable[T]]) -> None:
+        try:
+            results.append(await attempt())
+        except TideError as error:
+            errors.append(error)
+        news.set()
+
+    async with trio.open_nursery() as nursery:
+        for begun, attempt in enumerate(attempts, start=1):
+            nursery.start_soon(run, attempt)
+            patience = READ_HEDGE_MS / 1000 if begun < len(attempts) else float("inf")
+            with trio.move_on_after(patience):
+                while not results and len(errors) < begun:
+                    await news.wait()
+                    news = trio.Event()
+            if results:
+                break
+        nursery.cancel_scope.cancel()
+    if results:
+        return results[0]
+    raise _AllFailedError(errors)
+
+
+def _read_failure(place: ChunkPlace, errors: list[TideError]) -> TideError:
+    """One error for all: retryable when any of the replicas may answer later."""
+    detail = f"no replica of chunk {place.handle:x} can be read: " + (
+        "; ".join(map(str, errors)) or "none is known"
+    )
+    codes = [error.code for error in errors]
+    if not codes or any(code in UNREACHABLE for code in codes):
+        return TideError(Code.UNAVAILABLE, detail)
+    for code in codes:
+        if TABLE[code].retryable:
+            return TideError(code, detail)
+    return TideError(codes[0], detail)
