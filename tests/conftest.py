@@ -1,0 +1,176 @@
+"""Real clusters and real mounts for tests: always taken down, also after a run that was killed."""
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+
+TIDEFS = [sys.executable, "-m", "tidefs.deploy"]
+COMMAND_TIMEOUT_S = 100
+
+
+class Stage:
+    """A folder for clusters and mounts, which leaves nothing behind.
+
+    A file in a fixed place names the folder for as long as it is in use; it is locked by the
+    process that uses it. Whoever finds one that is not locked cleans up after a killed run.
+    """
+
+    RECORDS = Path(tempfile.gettempdir()) / f"tidefs-tests-{os.getuid()}"
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.RECORDS.mkdir(mode=0o700, exist_ok=True)
+        self.path = self.RECORDS / uuid.uuid4().hex
+        self.record = self.path.open("w")
+        fcntl.flock(self.record, fcntl.LOCK_EX)
+        json.dump(str(folder), self.record)
+        self.record.flush()
+
+    def close(self):
+        """Unmount and stop everything below the folder."""
+        clear(self.folder)
+        self.path.unlink()
+        self.record.close()
+
+    @classmethod
+    def clear_abandoned(cls):
+        """Clean up after runs that did not."""
+        for path in cls.RECORDS.glob("*"):
+            with path.open() as record:
+                try:
+                    fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    folder = Path(json.load(record))
+                except (BlockingIOError, ValueError):
+                    continue
+                clear(folder)
+                path.unlink(missing_ok=True)
+
+
+def mount_points(folder):
+    """What is mounted below a folder, the innermost first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = Path(line.split()[4].encode().decode("unicode_escape"))
+        if point.is_relative_to(folder):
+            found.append(point)
+    return found[::-1]
+
+
+def clear(folder):
+    """End every mount and every server below a folder, by force where asking does not help."""
+    folder = folder.resolve()
+    for point in mount_points(folder):
+        call("umount", point, check=False)
+    for point in mount_points(folder):
+        subprocess.run(["umount", "-l", point], capture_output=True, check=False)
+    for path in folder.glob("**/cluster.toml"):
+        call("down", path.parent, "--force", check=False)
+
+
+def call(*arguments, check=True):
+    """Run ``tidefs``; with ``check`` it must succeed."""
+    done = subprocess.run(
+        [*TIDEFS, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+    if check:
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, f"tidefs {arguments} ended with {done.returncode}: {said}"
+    return done
+
+
+class LiveCluster:
+    """A cluster of processes in a folder (it may not have been made yet)."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def up(self, *options):
+        """``tidefs up``."""
+        return call("up", self.folder, *options)
+
+    def down(self, *options):
+        """``tidefs down``."""
+        return call("down", self.folder, *options)
+
+    def mount(self, name="mnt", *options):
+        """``tidefs mount`` on a folder beside it, made when it is missing."""
+        point = self.folder.parent / name
+        with contextlib.suppress(FileExistsError):
+            point.mkdir()
+        call("mount", self.folder, point, *options)
+        return point
+
+    def umount(self, point):
+        """``tidefs umount``."""
+        return call("umount", point)
+
+    def status(self):
+        """``tidefs status --json``, whatever its exit code says."""
+        return json.loads(call("status", self.folder, "--json", check=False).stdout)
+
+    def pids(self, role=None):
+        """Process ids of the servers that run, by name."""
+        return {
+            server["name"]: server["pid"]
+            for server in self.status()["servers"]
+            if server["pid"] and role in (None, server["role"])
+        }
+
+
+@pytest.fixture(scope="session")
+def _clean_machine():
+    Stage.clear_abandoned()
+
+
+@pytest.fixture
+def stage(tmp_path, _clean_machine):
+    """A temporary folder below which clusters and mounts may be left: they are taken down."""
+    stage = Stage(tmp_path)
+    yield stage.folder
+    stage.close()
+
+
+@pytest.fixture
+def tidefs_command():
+    """Run the ``tidefs`` command: ``tidefs_command("up", folder, check=False).stderr``."""
+    return call
+
+
+@pytest.fixture
+def make_cluster(stage):
+    """Start clusters: ``make_cluster(chunkservers=3, replicas=3)`` gives a LiveCluster."""
+
+    def make(name="cluster", chunkservers=1, replicas=1):
+        cluster = LiveCluster(stage / name)
+        cluster.up("--chunkservers", chunkservers, "--replicas", replicas)
+        return cluster
+
+    return make
+
+
+@pytest.fixture
+def embedded(stage):
+    """A LiveCluster that its first mount makes."""
+    return LiveCluster(stage / "tide")
+
+
+def pytest_collection_modifyitems(items):
+    """Where the kernel has no FUSE, mount tests cannot be; but CI must have it."""
+    if os.path.exists("/dev/fuse") or os.environ.get("CI"):
+        return
+    skip = pytest.mark.skip(reason="/dev/fuse is missing: `modprobe fuse`")
+    for item in items:
+        if "mount" in item.keywords:
+            item.add_marker(skip)
