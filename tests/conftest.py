@@ -172,5 +172,5 @@ def pytest_collection_modifyitems(items):
         return
     skip = pytest.mark.skip(reason="/dev/fuse is missing: `modprobe fuse`")
     for item in items:
-        if "mount" in item.keywords:
+        if item.get_closest_marker("mount"):
             item.add_marker(skip)
