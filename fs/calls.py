@@ -1,7 +1,8 @@
 """One end of a connection: handshake, requests, replies, deadlines, credits. No socket in here.
 
-Frames go in through ``received``, frames to send pile up in ``out``, time is an argument
-(nanoseconds of a monotonic clock), and ``next_deadline`` says when ``expire`` wants to be called.
+Frames go in through ``received``; frames to send wait in ``out`` until ``sent`` takes them away.
+Time is an argument (nanoseconds of a monotonic clock), and ``next_deadline`` says when ``expire``
+wants to be called.
 
 Both sides ask and answer, pipelined and in any order. Headers are msgpack arrays::
 
@@ -14,7 +15,8 @@ Both sides ask and answer, pipelined and in any order. Headers are msgpack array
 Numbers count up from 1 in each direction. A number that was seen is not served again, so a
 duplicated frame is harmless; so is a reply that nobody waits for (its call was cancelled, has
 timed out, or was answered before). Each side has at most ``credits`` requests in flight: the
-caller keeps more than that waiting here, the callee answers them BUSY.
+caller keeps more than that waiting here, the callee answers them BUSY. The same happens while too
+many bytes are unsent.
 """
 
 import heapq
@@ -27,7 +29,12 @@ from .codec import Buffer, convert
 from .errors import Code, TideError
 from .frames import EMPTY, Frame, encode
 from .handshake import Identity, check_welcome, describe, welcome
-from .limits import BUSY_DELAY_MS, CREDITS_PER_CONNECTION, WAITING_CALLS_MAX
+from .limits import (
+    BUSY_DELAY_MS,
+    CREDITS_PER_CONNECTION,
+    SEND_BACKLOG_BUSY_BYTES,
+    WAITING_CALLS_MAX,
+)
 from .messages.base import METHODS, Message, Request, reply_type
 from .messages.hello import Hello, Welcome
 
@@ -101,13 +108,13 @@ class Connection:
         self.state = State.GREETING
         self.remote: Hello | Welcome | None = None
         self.name = address
-        self.backlogged = False  # set by who sends ``out``: too much is unsent
+        self.unsent_bytes = 0  # of ``out``
         self._address = address
         self._hello = hello
         self._expected_role = expected_role
         self._identity = identity
         self._close_reason = "the connection is closed"
-        # Calls of ours. Invariant: _held is empty, or no credit is left, or backlogged.
+        # Calls of ours. Invariant: _held is empty, or no credit is left, or too much is unsent.
         self._credits = identity.credits if identity else CREDITS_PER_CONNECTION
         self._last_number = 0
         self._flying: dict[int, Call] = {}
@@ -119,7 +126,7 @@ class Connection:
         self._seen_highest = 0
         self._seen = 0  # bit n: the number _seen_highest - n has come
         if hello is not None:
-            self.out += encode((HELLO, hello))
+            self._put(encode((HELLO, hello)))
 
     @property
     def calling(self) -> int:
@@ -157,7 +164,7 @@ class Connection:
         call = Call(number, request, timeout_ms, deadline_ns, sink)
         if self._may_send():
             self._flying[number] = call
-            self.out += frame
+            self._put(frame)
         else:
             if len(self._held) >= WAITING_CALLS_MAX:
                 raise TideError(
@@ -184,18 +191,46 @@ class Connection:
             _, call = self._held.popitem(last=False)
             assert call.frame is not None
             self._flying[call.number] = call
-            self.out += call.frame
+            self._put(call.frame)
             call.frame = None
 
     def _may_send(self) -> bool:
-        return len(self._flying) < self._credits and not self.backlogged
+        return len(self._flying) < self._credits and self.unsent_bytes <= SEND_BACKLOG_BUSY_BYTES
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def _put(self, frame: list[Buffer]) -> None:
+        self.out += frame
+        self.unsent_bytes += sum(map(len, frame))
+
+    def sent(self, count: int) -> None:
+        """The network took so many bytes of ``out``."""
+        self.unsent_bytes -= count
+        if self.unsent_bytes == 0:
+            self.out.clear()
+        else:
+            self._cut(count)
+        if self._held:
+            self.release_held()
+
+    def _cut(self, count: int) -> None:
+        """Take ``count`` bytes, but not all, from the front of ``out``."""
+        whole = 0
+        for buffer in self.out:
+            if count < len(buffer):
+                break
+            count -= len(buffer)
+            whole += 1
+        del self.out[:whole]
+        if count:
+            self.out[0] = memoryview(self.out[0])[count:]
 
     # --- answering ---------------------------------------------------------------------------
 
     def answer(self, number: int, reply: Message, payload: Sequence[Buffer] = ()) -> None:
         """Answer the request ``number``. TOO_LARGE leaves it unanswered."""
         if number in self._serving:
-            self.out += encode((REPLY, number, reply), payload)
+            self._put(encode((REPLY, number, reply), payload))
             self._serving.remove(number)
 
     def fail(self, number: int, error: TideError) -> None:
@@ -205,7 +240,7 @@ class Connection:
             self._send_error(number, error)
 
     def _send_error(self, number: int, error: TideError) -> None:
-        self.out += encode((ERROR, number, error.code, error.detail[:4096], error.delay_ms))
+        self._put(encode((ERROR, number, error.code, error.detail[:4096], error.delay_ms)))
 
     # --- time --------------------------------------------------------------------------------
 
@@ -277,7 +312,7 @@ class Connection:
         if what == HELLO and self._identity is not None:
             hello = convert(Hello, fields)
             answer = welcome(self._identity, hello)
-            self.out += encode((WELCOME, answer))
+            self._put(encode((WELCOME, answer)))
             self._open(hello)
         elif what == WELCOME and self._hello is not None:
             answer = convert(Welcome, fields)
@@ -320,15 +355,8 @@ class Connection:
         _, number, method, _, fields, *mutation = header
         if not self._is_new(number):
             return None
-        if len(self._serving) >= self._serving_max or self.backlogged:
-            self._send_error(
-                number,
-                TideError(
-                    Code.BUSY,
-                    f"{len(self._serving)} requests are being served on this connection",
-                    delay_ms=BUSY_DELAY_MS,
-                ),
-            )
+        if len(self._serving) >= self._serving_max or self.unsent_bytes > SEND_BACKLOG_BUSY_BYTES:
+            self._send_error(number, self._busy())
             return None
         kind = METHODS.get(method)
         if kind is None:
@@ -342,6 +370,14 @@ class Connection:
             return None
         self._serving.add(number)
         return Asked(number, request, payload, wanted)
+
+    def _busy(self) -> TideError:
+        return TideError(
+            Code.BUSY,
+            f"this connection has {len(self._serving)} requests in service and "
+            f"{self.unsent_bytes} bytes unsent",
+            delay_ms=BUSY_DELAY_MS,
+        )
 
     def _is_new(self, number: object) -> bool:
         """Whether this request has not come before: a sliding window as in RFC 4303 3.4.3."""
@@ -365,7 +401,7 @@ class Connection:
 
     def refuse(self, error: TideError) -> None:
         """Tell the other side, as the last frame, why the connection ends."""
-        self.out += encode((REFUSAL, error.code, error.detail[:4096]))
+        self._put(encode((REFUSAL, error.code, error.detail[:4096])))
 
     def close(self, reason: str) -> None:
         """All calls fail with DISCONNECTED, now and from now on."""
@@ -374,6 +410,8 @@ class Connection:
         self.state = State.CLOSED
         self._close_reason = reason
         self._serving.clear()
+        self.out.clear()
+        self.unsent_bytes = 0
         calls = [*self._flying.values(), *self._held.values()]
         self._flying.clear()
         self._held.clear()

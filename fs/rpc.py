@@ -22,7 +22,6 @@ from .limits import (
     CALL_TIMEOUT_MS,
     CONNECT_TIMEOUT_MS,
     HELLO_TIMEOUT_MS,
-    SEND_BACKLOG_BUSY_BYTES,
     SEND_BACKLOG_MAX_BYTES,
 )
 from .messages.base import Message, Request
@@ -135,21 +134,28 @@ class Peer:
     """One connection, in both directions. Made by ``connect`` and ``serve``."""
 
     def __init__(
-        self, clock: Clock, stream: Stream, connection: Connection, handler: Handler
+        self,
+        clock: Clock,
+        stream: Stream,
+        connection: Connection,
+        handler: Handler,
+        nursery: trio.Nursery,
+        on_open: "Callable[[Peer], None] | None" = None,
     ) -> None:
         self._clock = clock
         self._stream = stream
         self._connection = connection
         self._handler = handler
-        self._tasks: trio.Nursery | None = None
-        self._on_open: Callable[[Peer], None] | None = None
+        self._nursery = nursery  # for slow handlers
+        self._on_open = on_open
+        self._reader = FrameReader()
         self._opened = trio.Event()
         self._closed = trio.Event()
         self._reason = ""
         self._refused: TideError | None = None
         self._in_pass = False
-        self._unsent: list[Buffer] = []
-        self._unsent_bytes = 0
+        self._blocked = False  # the network takes no more; the sending task waits for it
+        self._broken = ""  # why sending has failed
         self._send_bell = _Doorbell()
         self._timer_bell = _Doorbell()
         self._timer_ns: int | None = None
@@ -266,7 +272,7 @@ class Peer:
         self._connection.fail(number, error)
         self._send_soon(alone=alone)
 
-    def _serve(self, asked: Asked, nursery: trio.Nursery) -> None:
+    def _serve(self, asked: Asked) -> None:
         incoming = Incoming(asked, self)
         try:
             awaitable = self._handler(incoming)
@@ -274,7 +280,7 @@ class Peer:
             self._handler_failed(incoming, error)
         else:
             if awaitable is not None:
-                nursery.start_soon(self._serve_slowly, incoming, awaitable)
+                self._nursery.start_soon(self._serve_slowly, incoming, awaitable)
 
     async def _serve_slowly(self, incoming: Incoming, awaitable: Awaitable[None]) -> None:
         try:
@@ -294,62 +300,47 @@ class Peer:
 
     def _send_soon(self, *, alone: bool) -> None:
         """Send what the connection has put out, with as few system calls as makes sense."""
-        if self._in_pass or not self._connection.out:
-            return  # the reading loop sends when its pass is over
-        if alone and not self._unsent:
-            self._send()  # nobody else is about to: waiting for company costs more than it saves
+        if self._in_pass or self._blocked or not self._connection.out:
+            return  # somebody is about to send anyway
+        if alone:
+            self._send()  # nobody else has work here: waiting for company would only cost time
         else:
             self._send_bell.ring()
 
     def _send(self) -> None:
-        """Give the network what it takes; the rest is left for the sending task."""
-        out = self._connection.out
-        if not self._unsent:
-            if not out:
-                return
-            self._unsent, self._connection.out = out, []
-        elif out:
-            self._unsent += out
-            out.clear()
+        """Give the network what it takes; the rest is left to the sending task."""
+        connection = self._connection
+        if not connection.out or self._broken:
+            return
         try:
-            taken = self._stream.send_nowait(self._unsent)
+            connection.sent(self._stream.send_nowait(connection.out))
         except TideError as error:
-            self.close(error.detail)
+            # What the other side sent before it went is still to be read.
+            self._broken = error.detail
+            self._send_bell.ring()
             return
-        index = 0
-        for index, buffer in enumerate(self._unsent):  # noqa: B007 - used behind the loop
-            if taken < len(buffer):
-                break
-            taken -= len(buffer)
-        else:
-            self._unsent.clear()
-            self._unsent_bytes = 0
-            self._connection.backlogged = False
-            return
-        del self._unsent[:index]
-        if taken:
-            self._unsent[0] = memoryview(self._unsent[0])[taken:]
-        self._limit_backlog()
-        self._send_bell.ring()
-
-    def _limit_backlog(self) -> None:
-        self._unsent_bytes = sum(map(len, self._unsent))
-        self._connection.backlogged = self._unsent_bytes > SEND_BACKLOG_BUSY_BYTES
-        if self._unsent_bytes > SEND_BACKLOG_MAX_BYTES:
-            self.close(f"the other side does not read: {self._unsent_bytes} bytes are unsent")
+        self._blocked = connection.unsent_bytes > 0
+        if self._blocked:
+            self._send_bell.ring()
+        if connection.unsent_bytes > SEND_BACKLOG_MAX_BYTES:
+            reason = f"the other side does not read: {connection.unsent_bytes} bytes are unsent"
+            log.warning("%s: closing the connection: %s", self.name, reason)
+            self.close(reason)
 
     async def _keep_sending(self) -> None:
-        while True:
+        while not self.closed:
             await self._send_bell.wait()
             self._send()
-            while self._unsent and not self.closed:
+            while self._blocked and not self._broken and not self.closed:
                 try:
                     await self._stream.wait_writable()
                 except TideError as error:
-                    self.close(error.detail)
-                    return
+                    self._broken = error.detail
+                    break
                 self._send()
-                self._connection.release_held()
+            if self._broken:
+                self._read()
+                self.close(self._broken)
 
     # --- time --------------------------------------------------------------------------------
 
@@ -368,38 +359,50 @@ class Peer:
 
     # --- receiving ---------------------------------------------------------------------------
 
-    async def _keep_reading(self, nursery: trio.Nursery) -> None:
-        reader = FrameReader()
+    async def _keep_reading(self) -> None:
         while not self.closed:
-            self._in_pass = True
-            try:
-                for _ in range(READS_PER_PASS):
-                    if not self._receive(reader, nursery):
-                        break
-            finally:
-                self._in_pass = False
-            if self._connection.out and not self._unsent:
-                self._send()
-            elif self._connection.out:
-                self._send_bell.ring()
+            self._read()
             if not self.closed:
-                await self._stream.wait_readable()
+                try:
+                    await self._stream.wait_readable()
+                except TideError as error:
+                    self.close(error.detail)
 
-    def _receive(self, reader: FrameReader, nursery: trio.Nursery) -> bool:
+    def _read(self) -> None:
+        """One pass: take what has arrived, then send what came of it. Never raises."""
+        self._in_pass = True
+        try:
+            for _ in range(READS_PER_PASS):
+                if not self._receive():
+                    break
+        except TideError as error:
+            if error.code is Code.DISCONNECTED:
+                self.close(error.detail)
+            else:
+                self._break_off(error)
+        except Exception:
+            log.exception("%s: closing the connection", self.name)
+            self.close("an internal error, see the log")
+        finally:
+            self._in_pass = False
+        if not self._blocked:
+            self._send()
+
+    def _receive(self) -> bool:
         """Take what has arrived, once; whether there may be more."""
-        buffer = reader.buffer()
+        buffer = self._reader.buffer()
         count = self._stream.receive_nowait(buffer)
         if count is None:
             return False
         if count == 0:
-            reader.finish()
+            self._reader.finish()
             self.close("the other side closed the connection")
             return False
         connection = self._connection
-        for frame in reader.received(count):
+        for frame in self._reader.received(count):
             asked = connection.received(frame)
             if asked is not None:
-                self._serve(asked, nursery)
+                self._serve(asked)
             elif not self._opened.is_set() and connection.state is State.OPEN:
                 self._open()
             if connection.state is State.CLOSED:
@@ -418,26 +421,17 @@ class Peer:
 
     # --- life --------------------------------------------------------------------------------
 
-    async def _live(self, nursery: trio.Nursery) -> None:
-        """Run the connection until it ends. ``nursery`` is for slow handlers."""
+    async def _live(self) -> None:
+        """Run the connection until it ends."""
         try:
-            async with trio.open_nursery() as self._tasks:
-                self._tasks.start_soon(self._keep_sending)
-                self._tasks.start_soon(self._keep_time)
-                self._tasks.start_soon(self._greeted_in_time)
-                await self._read_to_the_end(nursery)
-                self._tasks.cancel_scope.cancel()
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._keep_sending)
+                tasks.start_soon(self._keep_time)
+                tasks.start_soon(self._greeted_in_time)
+                await self._keep_reading()
+                tasks.cancel_scope.cancel()
         finally:
             self.close("this side is shutting down")
-
-    async def _read_to_the_end(self, nursery: trio.Nursery) -> None:
-        try:
-            await self._keep_reading(nursery)
-        except TideError as error:
-            if error.code is Code.DISCONNECTED:
-                self.close(error.detail)
-            else:
-                self._break_off(error)
 
     def _break_off(self, error: TideError) -> None:
         """End the connection because of what the other side sent, and say why to both sides."""
@@ -491,10 +485,10 @@ async def connect(
             Code.DISCONNECTED, f"no connection to {address} within {CONNECT_TIMEOUT_MS} ms"
         )
     connection = Connection(address, hello=hello, expected_role=expected_role)
-    peer = Peer(ports.clock, stream, connection, handler)
+    peer = Peer(ports.clock, stream, connection, handler, nursery)
     try:
         peer._send()
-        nursery.start_soon(peer._live, nursery)
+        nursery.start_soon(peer._live)
         await _opened_or_closed(peer)
     except BaseException:
         peer.close("given up")
@@ -532,8 +526,7 @@ async def serve(
 
     async def handle(stream: Stream) -> None:
         connection = Connection(stream.remote, identity=identity)
-        peer = Peer(ports.clock, stream, connection, handler)
-        peer._on_open = on_open
-        await peer._live(nursery)
+        peer = Peer(ports.clock, stream, connection, handler, nursery, on_open)
+        await peer._live()
 
     await listener.accept_forever(handle)

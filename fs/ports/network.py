@@ -48,10 +48,15 @@ class Listener(Protocol):
         ...
 
     async def accept_forever(self, handle: Callable[[Stream], Awaitable[None]]) -> None:
-        """Run ``handle`` in a task of its own for each connection, until cancelled."""
+        """Run ``handle`` in a task of its own for each connection, until cancelled.
+
+        After ``close`` it returns as soon as the last connection has ended.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Accept no more; connections live on."""
+        ...
 
 
 class Network(Protocol):

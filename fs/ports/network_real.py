@@ -129,10 +129,15 @@ class RealListener:
                 try:
                     accepted, peer = self._socket.accept()
                 except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                    await self._wait()
+                    with contextlib.suppress(trio.ClosedResourceError):
+                        await trio.lowlevel.wait_readable(self._socket)
                 except OSError as error:
+                    if error.errno == errno.EBADF:
+                        return  # closed: what was accepted before lives on
                     if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                        raise self._closed() from None
+                        raise TideError(
+                            Code.DISCONNECTED, f"{self._address}: accepting ({error.strerror})"
+                        ) from None
                     # Out of descriptors: those who wait in the backlog must wait some more.
                     await trio.sleep(ACCEPT_PAUSE_S)
                 else:
@@ -148,15 +153,6 @@ class RealListener:
             await handle(stream)
         finally:
             stream.close()
-
-    async def _wait(self) -> None:
-        try:
-            await trio.lowlevel.wait_readable(self._socket)
-        except (trio.ClosedResourceError, OSError, ValueError):
-            raise self._closed() from None
-
-    def _closed(self) -> TideError:
-        return TideError(Code.DISCONNECTED, f"{self._address}: the listener is closed")
 
     def close(self) -> None:
         if self._socket.fileno() < 0:
