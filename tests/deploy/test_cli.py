@@ -13,6 +13,7 @@ from tidefs.deploy.cli import COMMANDS, tidefs
 from tidefs.deploy.cluster import Cluster
 from tidefs.deploy.exits import MEANINGS, Exit, failure_of
 from tidefs.fs.errors import Code, TideError
+from tidefs.tests.tidy.packages import ROOT
 
 
 def run(*arguments):
@@ -211,6 +212,12 @@ def test_an_interrupt_has_its_exit_code(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Cluster, "start", start)
     assert refused(Exit.INTERRUPTED, "up", tmp_path / "new") == "tidefs: interrupted"
+
+
+def test_the_readme_names_the_exit_codes():
+    readme = (ROOT / "README.md").read_text()
+    for code, meaning in MEANINGS.items():
+        assert f"| {code.value} | {meaning} |" in readme
 
 
 @pytest.mark.parametrize("role", ["metaserver", "chunkserver"])
