@@ -33,29 +33,29 @@ class State(Views):
         Never raises for anything a client could send: the error is the reply, it leaves no trace
         but in the slot, and a repetition gets it again.
         """
-        totals = self._tables.totals
+        totals = self.tables.totals
         assert entry.index == totals.applied_index + 1, (entry.index, totals.applied_index)
         effects: list[Effect] = []
         reply = self._answer(entry, effects)
         totals.applied_index = entry.index
         totals.applied_term = entry.term
         totals.time_ns = max(totals.time_ns, entry.time_ns)
-        self._tables.put_totals()
+        self.tables.put_totals()
         return Applied(reply, effects)
 
     def precheck(self, method: int, fields: list[object], payload: Buffer = b"") -> None:
         """Raise what ``apply`` would answer as an error on the state as it is; changes nothing."""
-        decide(self._tables, method, fields, payload)
+        decide(self.tables, method, fields, payload)
 
     def digest(self) -> int:
         """A checksum of everything: equal on members that applied the same entries."""
-        return checksum_of(part for pair in self._tables.kv.scan(b"") for part in _framed(pair))
+        return checksum_of(part for pair in self.tables.kv.scan(b"") for part in _framed(pair))
 
     def _answer(self, entry: Entry, effects: list[Effect]) -> Message | TideError:
         """Exactly once (RFC 8881 section 2.10.6): a repetition gets the first answer."""
         if entry.session == NO_SESSION:
             return self._carry_out(entry, effects)
-        sessions = self._tables.sessions
+        sessions = self.tables.sessions
         try:
             _check_mutation(entry)
             if sessions.get(entry.session) is None:
@@ -71,7 +71,7 @@ class State(Views):
 
     def _carry_out(self, entry: Entry, effects: list[Effect]) -> Message | TideError:
         try:
-            perform = decide(self._tables, entry.method, entry.fields, entry.payload)
+            perform = decide(self.tables, entry.method, entry.fields, entry.payload)
         except TideError as error:
             return error
         return perform(Moment(entry.index, entry.time_ns, effects))

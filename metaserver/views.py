@@ -17,65 +17,68 @@ from .tables import Tables
 class Views:
     """Reads of the state as it is now. Errors are those of the requests that ask for them."""
 
+    tables: Tables
+    """What it is made of, for a check of it. Only ``apply`` changes them."""
+
     def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+        self.tables = tables
 
     @property
     def totals(self) -> Totals:
         """Applied index and term, cluster id, copies wanted, counters. To read, not to change."""
-        return self._tables.totals
+        return self.tables.totals
 
     # --- the name space
 
     def lookup(self, parent: int, name: bytes) -> meta.Entry:
         """The inode called ``name``, and its directory. ``.`` and ``..`` work."""
-        directory = self._tables.inodes.directory(parent)
+        directory = self.tables.inodes.directory(parent)
         if name == b".":
             return meta.Entry(directory.attributes(), directory.attributes())
         if name == b"..":
             return meta.Entry(self._parent_of(directory).attributes(), directory.attributes())
         check_name(name)
-        dentry = self._tables.names.require(directory, name)
-        inode = self._tables.inodes.require(dentry.inode)
+        dentry = self.tables.names.require(directory, name)
+        inode = self.tables.inodes.require(dentry.inode)
         return meta.Entry(inode.attributes(), directory.attributes())
 
     def attributes(self, inode: int) -> Attributes:
         """STALE_HANDLE when it is gone; an orphan is still there."""
-        return self._tables.inodes.require(inode).attributes()
+        return self.tables.inodes.require(inode).attributes()
 
     def read_link(self, inode: int) -> bytes:
         """The target of a symbolic link; INVALID when it is none."""
-        found = self._tables.inodes.require(inode)
+        found = self.tables.inodes.require(inode)
         if found.kind is not Kind.SYMLINK:
             raise TideError(Code.INVALID, f"inode {inode} is no symbolic link")
-        return self._tables.inline.get(inode)
+        return self.tables.inline.get(inode)
 
     def listing(self, inode: int, cookie: int, count_max: int) -> meta.Listing:
         """At most ``count_max`` entries behind ``cookie``; at least one if there is one."""
-        directory = self._tables.inodes.directory(inode)
+        directory = self.tables.inodes.directory(inode)
         if not 0 <= cookie <= NUMBER_MAX:
             raise TideError(Code.INVALID, f"cookie {cookie}")
         count_max = max(1, min(count_max, READDIR_ENTRIES_MAX))
         entries: list[meta.DirectoryEntry] = []
         end = True
-        for listed in self._tables.names.listing(inode, cookie):
+        for listed in self.tables.names.listing(inode, cookie):
             if len(entries) == count_max:
                 end = False
                 break
-            attributes = self._tables.inodes.require(listed.inode).attributes()
+            attributes = self.tables.inodes.require(listed.inode).attributes()
             entries.append(meta.DirectoryEntry(listed.name, listed.cookie, attributes))
         return meta.Listing(directory.attributes(), entries, end)
 
     def xattr_names(self, inode: int) -> list[bytes]:
         """The names of an inode's extended attributes, sorted."""
-        self._tables.inodes.require(inode)
-        return [name for name, _ in self._tables.xattrs.of(inode)]
+        self.tables.inodes.require(inode)
+        return [name for name, _ in self.tables.xattrs.of(inode)]
 
     def xattr(self, inode: int, name: bytes) -> bytes:
         """One extended attribute; NO_ATTRIBUTE when there is none of that name."""
         check_xattr_name(name)
-        self._tables.inodes.require(inode)
-        value = self._tables.xattrs.get(inode, name)
+        self.tables.inodes.require(inode)
+        value = self.tables.xattrs.get(inode, name)
         if value is None:
             raise TideError(Code.NO_ATTRIBUTE, f"inode {inode}")
         return value
@@ -86,60 +89,60 @@ class Views:
         Zeros follow the stored bytes up to the file's size. IS_A_DIRECTORY or INVALID when it is
         no file.
         """
-        found = self._tables.inodes.file(inode)
-        inline = None if found.chunks else self._tables.inline.get(inode)
+        found = self.tables.inodes.file(inode)
+        inline = None if found.chunks else self.tables.inline.get(inode)
         return found.attributes(), inline
 
     def is_orphan(self, inode: int) -> bool:
         """Whether an inode lost its last name and waits to be reaped."""
-        return self._tables.inodes.is_orphan(inode)
+        return self.tables.inodes.is_orphan(inode)
 
     def orphans(self) -> list[int]:
         """All inodes that wait to be reaped."""
-        return list(self._tables.inodes.orphans())
+        return list(self.tables.inodes.orphans())
 
     # --- chunks
 
     def chunks(self, inode: int, first: int, count: int) -> list[FileChunk]:
         """The chunks that exist among ``first`` to ``first + count - 1``, by index."""
-        self._tables.inodes.file(inode)
+        self.tables.inodes.file(inode)
         _check_range(first, count)
-        return self._tables.chunks.described(inode, first, count)
+        return self.tables.chunks.described(inode, first, count)
 
     def dropped_handle(self, inode: int, index: int) -> int:
         """The handle last truncated away at this index, 0: none. A Commit of one as low fails."""
         _check_range(index, 1)
-        return self._tables.chunks.dropped_at(inode, index)
+        return self.tables.chunks.dropped_at(inode, index)
 
     def chunk(self, handle: int) -> ChunkRecord | None:
         """One chunk, None when it belongs to no file (any more)."""
-        return self._tables.chunks.record(handle)
+        return self.tables.chunks.record(handle)
 
     def all_chunks(self) -> Iterator[tuple[int, ChunkRecord]]:
         """Every (handle, chunk), by handle. Apply nothing before it is exhausted or dropped."""
-        return self._tables.chunks.all()
+        return self.tables.chunks.all()
 
     # --- sessions and servers
 
     def sessions(self) -> list[SessionRecord]:
         """All living sessions, the oldest first."""
-        return list(self._tables.sessions.all())
+        return list(self.tables.sessions.all())
 
     def session(self, session: int) -> SessionRecord | None:
         """One living session, or None."""
-        return self._tables.sessions.get(session)
+        return self.tables.sessions.get(session)
 
     def slot(self, session: int, slot: int) -> SlotRecord | None:
         """The last logged mutation of a slot; ``.answer()`` is its reply."""
-        return self._tables.sessions.slot(session, slot)
+        return self.tables.sessions.slot(session, slot)
 
     def servers(self) -> list[ServerRecord]:
         """The servers that were admitted, by id."""
-        return list(self._tables.servers.all())
+        return list(self.tables.servers.all())
 
     def _parent_of(self, directory: Inode) -> Inode:
         """NO_ENTRY when the directory was removed, and its parent is gone as well."""
-        parent = self._tables.inodes.get(directory.parent)
+        parent = self.tables.inodes.get(directory.parent)
         if parent is None:
             raise TideError(Code.NO_ENTRY, f"the parent of directory {directory.number}")
         return parent

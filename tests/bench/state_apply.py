@@ -39,7 +39,7 @@ class Bench:
             assert not isinstance(applied.reply, Exception), applied.reply
         taken = time.perf_counter() - start
         if say:
-            print(f"{what:24} {taken / len(entries) * 1e6:8.1f} us")  # noqa: T201
+            sys.stdout.write(f"{what:24} {taken / len(entries) * 1e6:8.1f} us\n")
 
     def precheck(self, what: str, requests: list[Request]) -> None:
         """The same for the leader's check before it proposes."""
@@ -48,7 +48,7 @@ class Bench:
         for method, fields in prepared:
             self.state.precheck(method, fields)
         taken = time.perf_counter() - start
-        print(f"{what:24} {taken / len(prepared) * 1e6:8.1f} us")  # noqa: T201
+        sys.stdout.write(f"{what:24} {taken / len(prepared) * 1e6:8.1f} us\n")
 
 
 def main(count: int) -> None:
