@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
+import msgspec
+
 from .codec import Buffer, convert
 from .errors import Code, TideError
 from .frames import EMPTY, Frame, encode
@@ -42,6 +44,9 @@ MS = 1_000_000
 SEEN_WINDOW = (1 << 4 * CREDITS_PER_CONNECTION) - 1
 
 HELLO, WELCOME, REFUSAL, REQUEST, REPLY, ERROR = range(6)
+
+DEADLINES_KEPT = 256
+"""So many entries of the heap may belong to answered calls before they are swept out."""
 
 Sink = Callable[[Any, memoryview], None]
 """Takes the outcome of one call, once: the reply or a TideError, and the payload. Never raises."""
@@ -67,7 +72,7 @@ class Mutation(NamedTuple):
     sequence: int
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, eq=False):
     """A request that came in and wants ``answer`` or ``fail`` with its number."""
 
     number: int
@@ -76,20 +81,15 @@ class Asked(NamedTuple):
     mutation: Mutation | None
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """A request of ours on its way. ``frame`` is held back while there is no credit."""
 
-    __slots__ = ("deadline_ns", "frame", "number", "request", "sink", "timeout_ms")
-
-    def __init__(
-        self, number: int, request: Request[Any], timeout_ms: int, deadline_ns: int, sink: Sink
-    ) -> None:
-        self.number = number
-        self.request = request
-        self.timeout_ms = timeout_ms
-        self.deadline_ns = deadline_ns
-        self.sink = sink
-        self.frame: list[Buffer] | None = None
+    number: int
+    request: Request[Any]
+    timeout_ms: int
+    deadline_ns: int
+    sink: Sink
+    frame: list[Buffer] | None = None
 
 
 class Connection:
@@ -120,6 +120,7 @@ class Connection:
         self._flying: dict[int, Call] = {}
         self._held: OrderedDict[int, Call] = OrderedDict()
         self._deadlines: list[tuple[int, int]] = []
+        self._deadlines_max = DEADLINES_KEPT
         # Requests of theirs.
         self._serving: set[int] = set()
         self._serving_max = self._credits
@@ -269,9 +270,10 @@ class Connection:
         """Entries of answered calls stay in the heap until they are in the way."""
         deadlines = self._deadlines
         heapq.heappush(deadlines, (deadline_ns, number))
-        if len(deadlines) > 4 * (self.calling + 64):
-            self._deadlines = [entry for entry in deadlines if self._is_open(entry[1])]
-            heapq.heapify(self._deadlines)
+        if len(deadlines) > self._deadlines_max:
+            deadlines[:] = [entry for entry in deadlines if self._is_open(entry[1])]
+            heapq.heapify(deadlines)
+            self._deadlines_max = 2 * len(deadlines) + DEADLINES_KEPT
 
     def _is_open(self, number: int) -> bool:
         return number in self._flying or number in self._held

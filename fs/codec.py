@@ -21,8 +21,18 @@ Buffer = bytes | bytearray | memoryview
 
 def pack(value: object) -> bytes:
     """msgpack of plain values and messages; text is str, everything else binary is bin."""
-    packed: bytes = msgpack.packb(value, default=msgspec.structs.astuple, use_bin_type=True)
+    try:
+        packer = _idle_packers.pop()
+    except IndexError:
+        packer = msgpack.Packer(default=msgspec.structs.astuple, use_bin_type=True)
+    packed: bytes = packer.pack(value)
+    _idle_packers.append(packer)
     return packed
+
+
+_idle_packers: list[Any] = []
+"""Making one costs twice as much as packing with it. One is taken out for as long as it packs:
+another thread, or a finalizer that runs in the middle, must never write into the same one."""
 
 
 def unpack(data: Buffer) -> Any:

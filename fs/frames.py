@@ -14,7 +14,9 @@ as soon as its prefix is known, and the rest of it is received right there.
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from .codec import Buffer, checksum, checksum_of, pack, unpack
 from .errors import Code, TideError
@@ -30,7 +32,7 @@ PREFIX = struct.Struct("!4sIIQ")
 EMPTY = memoryview(b"")
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, eq=False):
     """One frame: the unpacked header, and the payload (valid for as long as it is held)."""
 
     header: Any
@@ -85,30 +87,24 @@ class FrameReader:
                 body, self._body = self._body, None
                 yield _open_frame(self._body_prefix, body, body)
             return
-        self._end += count
-        while self._end - self._start >= PREFIX.size:
-            magic, *prefix = PREFIX.unpack_from(self._pool, self._start)
+        pool = self._pool
+        self._end = end = self._end + count
+        while end - self._start >= PREFIX.size:
+            magic, header_bytes, payload_bytes, digest = PREFIX.unpack_from(pool, self._start)
             if magic != MAGIC:
                 raise _foreign(magic)
-            header_bytes, payload_bytes, digest = prefix
             if header_bytes > FRAME_HEADER_MAX_BYTES or payload_bytes > FRAME_PAYLOAD_MAX_BYTES:
                 _check_lengths(Code.MALFORMED, header_bytes, payload_bytes)
             begin = self._start + PREFIX.size
-            body_bytes = header_bytes + payload_bytes
-            body = self._pool[begin : min(begin + body_bytes, self._end)]
-            if len(body) < body_bytes:
-                if body_bytes > LARGE_FRAME_BYTES:
-                    self._start_body((header_bytes, payload_bytes, digest), body)
+            body_end = begin + header_bytes + payload_bytes
+            if body_end > end:
+                if body_end - begin > LARGE_FRAME_BYTES:
+                    self._start_body((header_bytes, payload_bytes, digest), pool[begin:end])
                 return
-            self._start = begin + body_bytes
-            yield _open_frame(
-                (header_bytes, payload_bytes, digest),
-                body,
-                # What stays is copied: the pool is about to be overwritten.
-                memoryview(bytes(body)) if payload_bytes else EMPTY,
-            )
-        if self._end - self._start >= len(MAGIC):
-            magic = bytes(self._pool[self._start : self._start + len(MAGIC)])
+            self._start = body_end
+            yield _open_frame((header_bytes, payload_bytes, digest), pool[begin:body_end], None)
+        if end - self._start >= len(MAGIC):
+            magic = bytes(pool[self._start : self._start + len(MAGIC)])
             if magic != MAGIC:
                 raise _foreign(magic)
 
@@ -136,16 +132,21 @@ class FrameReader:
         self._start = self._end = 0
 
 
-def _open_frame(prefix: tuple[int, int, int], body: memoryview, kept: memoryview) -> Frame:
-    """Check a whole frame; its payload becomes a view of ``kept``."""
+def _open_frame(prefix: tuple[int, int, int], body: memoryview, kept: memoryview | None) -> Frame:
+    """Check a whole frame; its payload becomes a view of ``kept``, or a copy when that is None:
+    what lies in the pool is about to be overwritten."""
     header_bytes, payload_bytes, digest = prefix
     if checksum(body, header_bytes << 32 | payload_bytes) != digest:
         raise TideError(
             Code.BAD_CHECKSUM,
             f"a frame of {header_bytes} + {payload_bytes} bytes was damaged on its way",
         )
+    if payload_bytes == 0:
+        return Frame(unpack(body), EMPTY)
     header = unpack(body[:header_bytes])
-    return Frame(header, kept[header_bytes:] if payload_bytes else EMPTY)
+    if kept is None:
+        return Frame(header, memoryview(bytes(body[header_bytes:])))
+    return Frame(header, kept[header_bytes:])
 
 
 def _foreign(magic: bytes) -> TideError:

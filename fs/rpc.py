@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import trio
 
 from .calls import MS, Asked, Call, Connection, Mutation, RefusedError, State
@@ -40,14 +41,14 @@ READS_PER_PASS = 16
 """How often a pass receives before others get their turn."""
 
 
-class Incoming:
+class Incoming(msgspec.Struct, eq=False):
     """A request of the other side: answer it with ``reply`` or ``fail``, once, now or later."""
 
-    __slots__ = ("_number", "mutation", "payload", "peer", "request")
-
-    def __init__(self, asked: Asked, peer: "Peer") -> None:
-        self._number, self.request, self.payload, self.mutation = asked
-        self.peer = peer
+    _number: int
+    request: Request[Any]
+    payload: memoryview
+    mutation: Mutation | None
+    peer: "Peer"
 
     def reply(self, message: Message, payload: Sequence[Buffer] = ()) -> None:
         """Answer. Does nothing when the connection is gone; a second answer is ignored."""
@@ -153,6 +154,7 @@ class Peer:
         self._closed = trio.Event()
         self._reason = ""
         self._refused: TideError | None = None
+        self._greeting = True
         self._in_pass = False
         self._blocked = False  # the network takes no more; the sending task waits for it
         self._broken = ""  # why sending has failed
@@ -273,7 +275,7 @@ class Peer:
         self._send_soon(alone=alone)
 
     def _serve(self, asked: Asked) -> None:
-        incoming = Incoming(asked, self)
+        incoming = Incoming(asked.number, asked.request, asked.payload, asked.mutation, self)
         try:
             awaitable = self._handler(incoming)
         except Exception as error:
@@ -403,7 +405,7 @@ class Peer:
             asked = connection.received(frame)
             if asked is not None:
                 self._serve(asked)
-            elif not self._opened.is_set() and connection.state is State.OPEN:
+            elif self._greeting and connection.state is State.OPEN:
                 self._open()
             if connection.state is State.CLOSED:
                 return False
@@ -411,6 +413,7 @@ class Peer:
         return count == len(buffer)
 
     def _open(self) -> None:
+        self._greeting = False
         self._opened.set()
         if self._on_open is not None:
             try:
