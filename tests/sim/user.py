@@ -63,7 +63,7 @@ class User:
     """One application on one mount, below one directory."""
 
     def __init__(self, vfs: FileSystem, base: Path) -> None:
-        self._vfs = vfs
+        self.vfs = vfs
         self._base = base
         self._looked_up: dict[int, int] = {}
 
@@ -75,11 +75,11 @@ class User:
 
     async def _walk(self, path: Path) -> Known:
         path = self._base + path
-        known = await settled(self._vfs.getattr(ROOT, None))
+        known = await settled(self.vfs.getattr(ROOT, None))
         for name in path:
             if known.attributes.kind is not Kind.DIRECTORY:
                 raise TideError(Code.NOT_A_DIRECTORY, repr(path))
-            known = self._count(await settled(self._vfs.lookup(known.attributes.inode, name)))
+            known = self._count(await settled(self.vfs.lookup(known.attributes.inode, name)))
         return known
 
     async def _parent(self, path: Path) -> int:
@@ -96,55 +96,55 @@ class User:
     def forget(self) -> None:
         """As the kernel does when it wants its memory back: give up everything looked up."""
         counts, self._looked_up = self._looked_up, {}
-        self._vfs.forget(counts.items())
+        self.vfs.forget(counts.items())
 
     # --- names ---------------------------------------------------------------------------------
 
     async def mkdir(self, path: Path, mode: int) -> Attributes:
         parent = await self._parent(path)
-        made = await settled(self._vfs.mkdir(parent, path[-1], mode, CALLER))
+        made = await settled(self.vfs.mkdir(parent, path[-1], mode, CALLER))
         return self._count(made).attributes
 
     async def mknod(self, path: Path, kind: Kind, mode: int) -> Attributes:
         parent = await self._parent(path)
-        made = await settled(self._vfs.mknod(parent, path[-1], kind, mode, 0, CALLER))
+        made = await settled(self.vfs.mknod(parent, path[-1], kind, mode, 0, CALLER))
         return self._count(made).attributes
 
     async def symlink(self, path: Path, target: bytes) -> Attributes:
         parent = await self._parent(path)
-        made = await settled(self._vfs.symlink(parent, path[-1], target, CALLER))
+        made = await settled(self.vfs.symlink(parent, path[-1], target, CALLER))
         return self._count(made).attributes
 
     async def readlink(self, path: Path) -> bytes:
-        return await settled(self._vfs.readlink((await self.look(path)).inode))
+        return await settled(self.vfs.readlink((await self.look(path)).inode))
 
     async def link(self, path: Path, new_path: Path) -> Attributes:
         inode = (await self.look(path)).inode
         parent = await self._parent(new_path)
-        return self._count(await settled(self._vfs.link(inode, parent, new_path[-1]))).attributes
+        return self._count(await settled(self.vfs.link(inode, parent, new_path[-1]))).attributes
 
     async def unlink(self, path: Path) -> None:
-        await settled(self._vfs.unlink(await self._parent(path), path[-1]))
+        await settled(self.vfs.unlink(await self._parent(path), path[-1]))
 
     async def rmdir(self, path: Path) -> None:
-        await settled(self._vfs.rmdir(await self._parent(path), path[-1]))
+        await settled(self.vfs.rmdir(await self._parent(path), path[-1]))
 
     async def rename(self, path: Path, new_path: Path, flags: int) -> None:
         parent, new_parent = await self._parent(path), await self._parent(new_path)
-        await settled(self._vfs.rename(parent, path[-1], new_parent, new_path[-1], flags))
+        await settled(self.vfs.rename(parent, path[-1], new_parent, new_path[-1], flags))
 
     async def entries(self, path: Path) -> list[DirectoryEntry]:
         """All entries of a directory, to the end."""
         known = await self._walk(path)
-        handle = await settled(self._vfs.opendir(known.attributes.inode))
+        handle = await settled(self.vfs.opendir(known.attributes.inode))
         found: list[DirectoryEntry] = []
         try:
             while piece := await settled(
-                self._vfs.readdir(handle, found[-1].cookie if found else 0)
+                self.vfs.readdir(handle, found[-1].cookie if found else 0)
             ):
                 found += [entry for entry, _ in piece]
         finally:
-            self._vfs.releasedir(handle)
+            self.vfs.releasedir(handle)
         return found
 
     # --- attributes ----------------------------------------------------------------------------
@@ -152,19 +152,19 @@ class User:
     async def change(self, path: Path, new: NewAttributes) -> Attributes:
         """chmod(2), utimensat(2), truncate(2)."""
         inode = (await self.look(path)).inode
-        return (await settled(self._vfs.setattr(inode, new, None))).attributes
+        return (await settled(self.vfs.setattr(inode, new, None))).attributes
 
     async def set_xattr(self, path: Path, name: bytes, value: bytes, flags: int) -> None:
-        await settled(self._vfs.setxattr((await self.look(path)).inode, name, value, flags))
+        await settled(self.vfs.setxattr((await self.look(path)).inode, name, value, flags))
 
     async def get_xattr(self, path: Path, name: bytes) -> bytes:
-        return await settled(self._vfs.getxattr((await self.look(path)).inode, name))
+        return await settled(self.vfs.getxattr((await self.look(path)).inode, name))
 
     async def list_xattrs(self, path: Path) -> list[bytes]:
-        return await settled(self._vfs.listxattr((await self.look(path)).inode))
+        return await settled(self.vfs.listxattr((await self.look(path)).inode))
 
     async def remove_xattr(self, path: Path, name: bytes) -> None:
-        await settled(self._vfs.removexattr((await self.look(path)).inode, name))
+        await settled(self.vfs.removexattr((await self.look(path)).inode, name))
 
     # --- files ---------------------------------------------------------------------------------
 
@@ -172,14 +172,14 @@ class User:
         """open(2) with O_CREAT, O_EXCL and O_RDWR."""
         parent = await self._parent(path)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-        known, opened = await settled(self._vfs.create(parent, path[-1], mode, flags, CALLER))
-        return OpenFile(self._vfs, self._count(known).attributes.inode, opened.handle)
+        known, opened = await settled(self.vfs.create(parent, path[-1], mode, flags, CALLER))
+        return OpenFile(self.vfs, self._count(known).attributes.inode, opened.handle)
 
     async def open(self, path: Path) -> OpenFile:
         """open(2) with O_RDWR."""
         attributes = await self.look(path)
-        opened = await settled(self._vfs.open(attributes.inode, os.O_RDWR))
-        return OpenFile(self._vfs, attributes.inode, opened.handle)
+        opened = await settled(self.vfs.open(attributes.inode, os.O_RDWR))
+        return OpenFile(self.vfs, attributes.inode, opened.handle)
 
     async def read_all(self, path: Path) -> tuple[Attributes, bytes]:
         """Open, read to the end, close; with the attributes as seen through the open file."""

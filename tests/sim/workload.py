@@ -78,6 +78,10 @@ class Taste:
             far_offsets=chance.random() < 0.2,
         )
 
+    def only_bytes(self) -> None:
+        """No names are made or taken away: for a mode whose clients believe names for a while."""
+        self.weights = {name: self.weights[name] for name in ONLY_BYTES}
+
 
 class Worker:
     """One application. ``tree`` is what its directory must look like."""
@@ -94,8 +98,9 @@ class Worker:
         self._trace = trace
         self._random = random.Random()
         self._user: User | None = None
+        self._doing = "has not begun"
         self._pending: Callable[[Tree], object] | None = None
-        self._other_shape: Tree | None = None
+        self._shapes: list[Tree] = []  # after a crash: what the tree may be
 
     @property
     def user(self) -> User:
@@ -110,13 +115,26 @@ class Worker:
     async def attach(self, user: User) -> None:
         """Work goes on through this mount; after a crash, first look at what is there."""
         self._user = user
-        if self._other_shape is not None:
+        if self._shapes:
             await self._settle_shape()
+
+    async def prepare(self, user: User) -> None:
+        """Make the files that a taste for bytes alone works on."""
+        if "create" in self._taste.weights:
+            return
+        for name in NAMES[:3]:
+            file = await user.create((name,), 0o644)
+            await file.close()
+            self.tree.make((name,), Node(Kind.FILE, 0o644, inode=file.inode))
+
+    def doing(self) -> str:
+        """What it waits for, for the reader of a failure."""
+        return f"{self.name} {self._doing}"
 
     async def work(self, steps: int) -> None:
         """Do that many random operations."""
-        names = list(self._taste.weights)
-        weights = list(self._taste.weights.values())
+        names = sorted(self._taste.weights)
+        weights = [self._taste.weights[name] for name in names]
         for _ in range(steps):
             (name,) = self._random.choices(names, weights)
             await getattr(self, f"_{name}")()
@@ -126,29 +144,41 @@ class Worker:
         while self.handles:
             await self._close()
 
+    def detach(self) -> None:
+        """Leave this mount in good order, with everything closed."""
+        assert not self.handles
+        self._user = None
+
     def client_died(self) -> None:
         """The mount is gone, and with it what it had not published."""
+        if self._user is None:
+            return  # it was not at work there yet, or still looks at the results of a crash
         self._trace.note("op", f"{self.name} lost its mount")
-        self._other_shape = self.tree
-        if self._pending is not None:
-            maybe = deepcopy(self.tree)
-            try:
-                self._pending(maybe)
-            except TideError:
-                pass
-            else:
-                self._other_shape = maybe
-        for tree in {id(tree): tree for tree in (self.tree, self._other_shape)}.values():
+        if not self._shapes:
+            self._shapes = [self.tree, *self._maybe()]
+        for tree in self._shapes:
             for file in tree.files():
                 file.client_died()
         self._pending = None
         self._user = None
         self.handles.clear()
 
+    def _maybe(self) -> list[Tree]:
+        """The tree with the operation that nobody saw the end of, if it could have succeeded."""
+        if self._pending is None:
+            return []
+        tree = deepcopy(self.tree)
+        try:
+            self._pending(tree)
+        except TideError:
+            return []
+        return [tree]
+
     def servers_lost_power(self) -> None:
         """A machine with chunks of ours crashed."""
         held = {id(handle.node.file) for handle in self.handles}
-        files = {id(file): file for file in self.tree.files()}
+        trees = self._shapes or [self.tree]
+        files = {id(file): file for tree in trees for file in tree.files()}
         files.update((id(handle.node.file), handle.node.file) for handle in self.handles)
         for key, file in files.items():
             file.servers_lost_power(held_open=key in held)
@@ -162,21 +192,21 @@ class Worker:
         return snapshot
 
     async def _settle_shape(self) -> None:
-        shapes = [self.tree]
-        if self._other_shape is not None and self._other_shape is not self.tree:
-            shapes.append(self._other_shape)
-        self._other_shape = None
         snapshot = await Snapshot.take(self.user, self._conditions.excuse)
         reasons = []
-        for shape in shapes:
+        for shape in self._shapes:
             wrong = differences(shape, snapshot)
             if not wrong:
-                self.tree = shape
+                self.tree, self._shapes = shape, []
                 return
             reasons.append(" / ".join(wrong[:5]))
         self._fail("after a crash of the client: " + "; or ".join(reasons))
 
     # --- one operation -------------------------------------------------------------------------
+
+    def _begin(self, text: str) -> None:
+        self._doing = text
+        self._trace.note("op", f"{self.name} {text}")
 
     async def _step(
         self,
@@ -188,7 +218,7 @@ class Worker:
         data: bool = False,
     ) -> tuple[T, S] | None:
         """Ask the file system, then the model; None when both refuse for the same reason."""
-        self._trace.note("op", f"{self.name} {text}")
+        self._begin(text)
         self._pending = change
         try:
             answer = await ask()
@@ -238,7 +268,18 @@ class Worker:
         for path, node in self.tree.paths():
             if node.kind is Kind.DIRECTORY and len(path) < DEPTH_MAX:
                 places.append(path)
-        return (*self._random.choice(places), self._random.choice(NAMES))
+        place = self._random.choice(places)
+        free = [name for name in NAMES if name not in self.tree.find(place).names]
+        wanted = NAMES if self._random.random() < 0.15 or not free else free
+        return (*place, self._random.choice(wanted))
+
+    def _some_with_xattrs(self) -> Path:
+        """The kernel lets only files and directories have attributes of users."""
+        path = self._some(Kind.FILE, Kind.DIRECTORY)
+        node = _found(self.tree, path)
+        if node is not None and node.kind not in {Kind.FILE, Kind.DIRECTORY}:
+            return (b"none",)
+        return path
 
     def _full(self) -> bool:
         return len(self.tree.paths()) >= NODES_MAX
@@ -401,7 +442,7 @@ class Worker:
         )
 
     async def _set_xattr(self) -> None:
-        path = self._some(Kind.FILE, Kind.DIRECTORY)
+        path = self._some_with_xattrs()
         name = b"user." + self._random.choice(NAMES[:3])
         value = self._random.randbytes(self._random.choice((0, 10, 300)))
         flags = self._random.choice(tuple(XattrFlags) + (XattrFlags.NONE,) * 2)
@@ -412,7 +453,7 @@ class Worker:
         )
 
     async def _get_xattr(self) -> None:
-        path = self._some(Kind.FILE, Kind.DIRECTORY)
+        path = self._some_with_xattrs()
         name = b"user." + self._random.choice(NAMES[:3])
         await self._step(
             f"get_xattr {as_text(path)} {name.decode()}",
@@ -422,7 +463,7 @@ class Worker:
         )
 
     async def _list_xattrs(self) -> None:
-        path = self._some()
+        path = self._some_with_xattrs()
         await self._step(
             f"list_xattrs {as_text(path)}",
             lambda tree: sorted(tree.find(path).xattrs),
@@ -431,7 +472,7 @@ class Worker:
         )
 
     async def _remove_xattr(self) -> None:
-        path = self._some(Kind.FILE, Kind.DIRECTORY)
+        path = self._some_with_xattrs()
         name = b"user." + self._random.choice(NAMES[:3])
         await self._step(
             f"remove_xattr {as_text(path)} {name.decode()}",
@@ -529,7 +570,7 @@ class Worker:
         self, text: str, handle: Handle, ask: Callable[[], Awaitable[None]]
     ) -> bool:
         """As ``_step``, for what has no other error than an accident's; whether it succeeded."""
-        self._trace.note("op", f"{self.name} {text}")
+        self._begin(text)
         try:
             await ask()
         except TideError as error:
@@ -568,3 +609,5 @@ OPERATIONS = (
     *("list", "stat", "chmod", "utime", "set_xattr", "get_xattr", "list_xattrs", "remove_xattr"),
     *("forget", "open", "write", "read", "truncate", "fsync", "close"),
 )
+
+ONLY_BYTES = ("open", "write", "read", "truncate", "fsync", "close")
