@@ -1,0 +1,91 @@
+"""Attributes, extended attributes and link targets of inodes, and until when they are trusted.
+
+Nothing here waits. Replies may overtake each other: the one with the lower ``change`` is old and
+is not let in.
+"""
+
+from collections import OrderedDict
+
+from ..fs.attributes import Attributes
+from ..fs.limits import ATTRIBUTES_CACHED_MAX
+from ..fs.ports.clock import Clock
+from .modes import Trust
+
+NS_PER_MS = 1_000_000
+
+
+class Cached:
+    """What is cached of one inode. An extended attribute that is None is known to be absent."""
+
+    __slots__ = ("attributes", "target", "trusted_until_ns", "xattrs", "xattrs_complete")
+
+    def __init__(self, attributes: Attributes) -> None:
+        self.attributes = attributes
+        self.trusted_until_ns = 0
+        self.target: bytes | None = None
+        self.xattrs: dict[bytes, bytes | None] = {}
+        self.xattrs_complete = False
+
+
+class AttributesCache:
+    """All inodes' attributes, least recently used out first."""
+
+    def __init__(self, clock: Clock, trust: Trust, capacity: int = ATTRIBUTES_CACHED_MAX) -> None:
+        self._clock = clock
+        self._trust = trust
+        self._capacity = capacity
+        self._known: OrderedDict[int, Cached] = OrderedDict()
+
+    def see(self, attributes: Attributes, *, own: bool = False) -> bool:
+        """Attributes came from a server, ``own``: in the reply to a change that we made.
+
+        False when they are older than what is known; else they are trusted from now on.
+        """
+        known = self._known.get(attributes.inode)
+        if known is None:
+            known = self._known[attributes.inode] = Cached(attributes)
+            if len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        else:
+            change = known.attributes.change
+            if attributes.change < change:
+                return False
+            if attributes.change > change + own:
+                known.xattrs = {}
+                known.xattrs_complete = False
+            known.attributes = attributes
+        trust_ms = self._trust.for_age(
+            (self._clock.wall_ns() - max(attributes.mtime_ns, attributes.ctime_ns)) // NS_PER_MS
+        )
+        known.trusted_until_ns = self._clock.monotonic_ns() + trust_ms * NS_PER_MS
+        return True
+
+    def get(self, inode: int) -> Cached | None:
+        """What is known of an inode, trusted or not."""
+        known = self._known.get(inode)
+        if known is not None:
+            self._known.move_to_end(inode)
+        return known
+
+    def trusted(self, inode: int) -> Cached | None:
+        """What is known, if it may be believed now."""
+        known = self.get(inode)
+        if known is None or known.trusted_until_ns <= self._clock.monotonic_ns():
+            return None
+        return known
+
+    def trust_ms(self, inode: int) -> int:
+        """For how long yet."""
+        known = self._known.get(inode)
+        if known is None:
+            return 0
+        return max(0, known.trusted_until_ns - self._clock.monotonic_ns()) // NS_PER_MS
+
+    def distrust(self, inode: int) -> None:
+        """Ask the server next time."""
+        known = self._known.get(inode)
+        if known is not None:
+            known.trusted_until_ns = 0
+
+    def forget(self, inode: int) -> None:
+        self._known.pop(inode, None)

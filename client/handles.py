@@ -1,0 +1,75 @@
+"""Open files and directories: what each handle remembers for itself."""
+
+from typing import Generic, TypeVar
+
+from ..fs.errors import Code, TideError
+from ..fs.messages.meta import DirectoryEntry
+from .inodes import File
+from .readahead import ReadAhead
+
+
+class OpenFile:
+    """One open(2)."""
+
+    __slots__ = ("append", "file", "read_ahead")
+
+    def __init__(self, file: File, *, append: bool) -> None:
+        self.file = file
+        self.append = append
+        self.read_ahead = ReadAhead()
+
+
+class OpenDirectory:
+    """One opendir(3): the last page of the listing, never more.
+
+    ``version`` is the directory's when the listing began at its start; 0 when the pages so far do
+    not add up to one version of it.
+    """
+
+    __slots__ = ("after", "end", "entries", "inode", "version")
+
+    def __init__(self, inode: int) -> None:
+        self.inode = inode
+        self.after = -1  # the cookie behind which the page begins; -1: there is no page
+        self.entries: list[DirectoryEntry] = []
+        self.end = False
+        self.version = 0
+
+    def behind(self, cookie: int) -> list[DirectoryEntry] | None:
+        """What the page has behind ``cookie``; None when another page is needed."""
+        if cookie == self.after:
+            return self.entries if self.entries or self.end else None
+        for at, entry in enumerate(self.entries):
+            if entry.cookie == cookie:
+                rest = self.entries[at + 1 :]
+                return rest if rest or self.end else None
+        return None
+
+
+H = TypeVar("H")
+
+
+class Handles(Generic[H]):
+    """Numbers for open things; a number is never used twice."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, H] = {}
+        self._next = 1
+
+    def add(self, opened: H) -> int:
+        handle = self._next
+        self._next += 1
+        self._open[handle] = opened
+        return handle
+
+    def get(self, handle: int) -> H:
+        """What is open under the number; STALE_HANDLE when nothing is."""
+        opened = self._open.get(handle)
+        if opened is None:
+            raise TideError(Code.STALE_HANDLE, f"handle {handle} is not open")
+        return opened
+
+    def pop(self, handle: int) -> H:
+        opened = self.get(handle)
+        del self._open[handle]
+        return opened

@@ -1,0 +1,237 @@
+"""One range of changed bytes to all replicas of its chunk, and chunks to stable storage."""
+
+import trio
+
+from ..fs.errors import Code, TideError
+from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES, PUSHES_IN_FLIGHT_MAX
+from ..fs.messages.meta import GetContent, GetLayout
+from ..fs.messages.places import ChunkPlace
+from .inodes import File, Reservation, Written
+from .intervals import FOREVER
+from .layouts import PLACEMENT_ERRORS, Slot, question
+from .patience import Patience
+from .reading import Shell
+
+
+class Pusher:
+    """Sends for all files of a mount; keeps each file's ``written`` and ``unsynced`` true."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    async def push(self, file: File, start: int, end: int) -> None:
+        """Send a range that lies in one chunk and was taken. It has arrived when this returns."""
+        index = start // CHUNK_BYTES
+        patience = Patience(self._shell.clock, self._shell.patience_ms)
+        await self.prepare(file)
+        while True:
+            slot = None
+            try:
+                slot = await self._slot(file, index)
+                await self._send(file, slot, start, end)
+            except TideError as error:
+                if error.code not in PLACEMENT_ERRORS:
+                    raise
+                if slot is not None:
+                    self._lose(file, slot)
+                await patience.wait(error)
+            else:
+                current = file.layout.writable(index)
+                if current is None or current.place.handle == slot.place.handle:
+                    self._note(file, slot.place)
+                    file.changes.arrived(start, end)
+                    return
+                # Meanwhile the index got another chunk: the bytes went to one that is no more.
+
+    async def push_head(self, file: File) -> bool:
+        """Before chunks are committed to a file that is inline: what replaces its inline bytes
+        must be pushed. False when a part of that is still on its way."""
+        if file.inline_base is None:
+            return True
+        while head := file.changes.dirty.within(0, INLINE_MAX_BYTES):
+            start, end = head[0]
+            if file.changes.pushing.intersects(start, end):
+                return False
+            file.changes.take(start, end)
+            try:
+                await self.push(file, start, end)
+            except BaseException:
+                file.changes.failed(start, end)
+                raise
+            finally:
+                file.pushes.unpark_all()
+        return not file.changes.pushing.intersects(0, INLINE_MAX_BYTES)
+
+    async def prepare(self, file: File) -> None:
+        """Before the first chunk of a file that is inline: carry its bytes over."""
+        if _has_chunks(file):
+            return
+        async with file.layout.lock:
+            if _has_chunks(file):
+                return
+            size = min(file.server_size, INLINE_MAX_BYTES)
+            if file.inline is None or not file.valid.covers(0, size):
+                reply, content = await self._shell.meta.exchange(GetContent(file.inode, 0))
+                self._shell.absorb(reply.attributes)
+                file.inline = reply.inline
+                if not reply.inline:
+                    return
+                file.store_content(content)
+                size = min(file.server_size, len(content))
+            file.carry(size)
+            file.inline_base = file.version
+
+    async def sync(self, file: File) -> None:
+        """All chunks that were written since the last sync are on stable storage."""
+        if file.sync_all and file.inline is not True:
+            for place in await self._all_places(file):
+                file.unsynced.setdefault(place.index, place)
+        file.sync_all = False
+        patience = Patience(self._shell.clock, self._shell.patience_ms)
+        while file.unsynced:
+            failures: list[TideError] = []
+            syncing, file.unsynced = file.unsynced, {}
+            limit = trio.Semaphore(PUSHES_IN_FLIGHT_MAX)
+            async with trio.open_nursery() as nursery:
+                for place in syncing.values():
+                    nursery.start_soon(self._sync, file, place, limit, failures)
+            for error in failures:
+                if error.code not in PLACEMENT_ERRORS:
+                    raise error
+            if failures:
+                await patience.wait(failures[0])
+
+    async def _sync(
+        self, file: File, place: ChunkPlace, limit: trio.Semaphore, failures: list[TideError]
+    ) -> None:
+        async with limit:
+            try:
+                await self._shell.chunks.sync(place)
+                return
+            except TideError as error:
+                failures.append(error)
+            try:
+                # What is committed is on the other replicas; the rest is pushed again.
+                slot = file.layout.writable(place.index)
+                if slot is not None:
+                    self._lose(file, slot)
+                else:
+                    self._redo(file, place.index)
+                fresh = await self._granted(file, place.index)
+                if fresh is not None and not fresh.fresh:
+                    place = fresh
+                elif fresh is not None:
+                    return  # it is not part of the file: nothing is left to be synced
+            except TideError as error:
+                failures.append(error)
+            file.unsynced.setdefault(place.index, place)
+
+    def redo_all(self, file: File) -> None:
+        """Nothing that was pushed and not committed counts: the session was lost."""
+        file.changes.redo(0, FOREVER)
+        file.written.clear()
+        file.layout.forget()
+
+    def void_reservations(self, file: File) -> None:
+        """Chunks that were reserved in a session that is lost must be written anew."""
+        session = self._shell.meta.session
+        for index, reservation in list(file.reserved.items()):
+            if reservation.session != session:
+                slot = file.layout.writable(index)
+                if slot is not None:
+                    file.layout.forget_slot(slot)
+                self._redo(file, index)
+                self._unreserve(file, index)
+
+    # --- places
+
+    async def _slot(self, file: File, index: int) -> Slot:
+        """Where to write chunk ``index``, under a grant."""
+        reservation = file.reserved.get(index)
+        if reservation is not None and reservation.session != self._shell.meta.session:
+            self.void_reservations(file)
+        slot = file.layout.writable(index)
+        if slot is None:
+            await self._granted(file, index)
+            slot = file.layout.writable(index)
+            if slot is None:
+                detail = f"chunk {index} of inode {file.inode} was not granted"
+                raise TideError(Code.UNAVAILABLE, detail)
+        return slot
+
+    async def _granted(self, file: File, index: int) -> ChunkPlace | None:
+        async with file.layout.lock:
+            slot = file.layout.writable(index)
+            if slot is not None:
+                return slot.place
+            session = self._shell.meta.session
+            reply = await self._shell.meta.call(GetLayout(file.inode, index, 1, True))
+            self._shell.absorb(reply.attributes)
+            file.layout.put(index, 1, reply.chunks, granted=True)
+            place = next((place for place in reply.chunks if place.index == index), None)
+            if place is None:
+                return None
+            self._reserve(file, place, session)
+            written = file.written.get(index)
+            if written is not None and written.handle != place.handle:
+                self._redo(file, index)
+            return place
+
+    def _reserve(self, file: File, place: ChunkPlace, session: int) -> None:
+        held = file.reserved.get(place.index)
+        if held is not None and held.handle != place.handle:
+            self._unreserve(file, place.index)
+        if place.fresh:
+            file.reserved[place.index] = Reservation(place.handle, session)
+            self._shell.meta.reserved(file.inode, place.index, place.handle)
+
+    def _unreserve(self, file: File, index: int) -> None:
+        reservation = file.reserved.pop(index)
+        self._shell.meta.committed(file.inode, index, reservation.handle)
+
+    async def _all_places(self, file: File) -> list[ChunkPlace]:
+        places: list[ChunkPlace] = []
+        last = file.server_size // CHUNK_BYTES
+        first = 0
+        while first <= last:
+            count = question(first, last)
+            reply = await self._shell.meta.call(GetLayout(file.inode, first, count, False))
+            places += reply.chunks
+            first += count
+        return places
+
+    # --- bytes
+
+    async def _send(self, file: File, slot: Slot, start: int, end: int) -> None:
+        if slot.making is not None:
+            async with slot.making:
+                if slot.place.fresh:
+                    await self._send_now(file, slot.place, start, end)
+                    slot.made()
+                    return
+        await self._send_now(file, slot.place, start, end)
+
+    async def _send_now(self, file: File, place: ChunkPlace, start: int, end: int) -> None:
+        loan = file.lend(start, end)
+        await self._shell.chunks.write(place, start % CHUNK_BYTES, loan.buffers)
+        loan.give_back()
+
+    def _note(self, file: File, place: ChunkPlace) -> None:
+        """The chunk holds bytes that are neither committed nor synced."""
+        before = file.written.get(place.index)
+        version = place.version if before is None else min(before.version, place.version)
+        file.written[place.index] = Written(place.handle, version)
+        file.unsynced[place.index] = place
+
+    def _lose(self, file: File, slot: Slot) -> None:
+        """A replica failed: ask for a new layout, and push what is not committed again."""
+        file.layout.forget_slot(slot)
+        self._redo(file, slot.place.index)
+
+    def _redo(self, file: File, index: int) -> None:
+        file.changes.redo(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES)
+        file.written.pop(index, None)
+
+
+def _has_chunks(file: File) -> bool:
+    return file.inline is False or file.inline_base is not None

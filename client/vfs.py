@@ -1,0 +1,36 @@
+"""The vfs: POSIX semantics over the caches, for one mount in one mode.
+
+It implements `client/fuse/driver.py`'s ``FileSystem``. What the caches can answer is answered at
+once; everything else is an awaitable. The operations are in three files by concern, over one set
+of caches:
+
+    vfs_names       lookup, make, remove, rename, list
+    vfs_files       open, read, write, flush, fsync, release
+    vfs_attributes  getattr, setattr, extended attributes, statfs
+
+Concurrency. All state belongs to the tasks of one trio loop. A method without ``async`` runs to
+its end alone. One with ``async`` must expect, at each await, that a file was written, cut,
+committed or found changed by others; what it relies on it reads again afterwards, or it holds the
+file's ``lock`` (see `client/writing.py`). Replies are let into the caches in one place
+(`client/vfs_caches.py`), which refuses those that were overtaken.
+"""
+
+from .fuse.driver import FileSystem
+from .vfs_attributes import AttributeOperations
+from .vfs_caches import Surroundings
+from .vfs_files import FileOperations
+
+
+class Vfs(FileOperations, AttributeOperations):
+    """One mount's file system."""
+
+    async def run(self) -> None:
+        """Flush what has been dirty for long, until cancelled."""
+        await self.writer.flush_forever()
+
+
+def _is_a_file_system(vfs: Vfs) -> FileSystem:
+    return vfs
+
+
+__all__ = ["Surroundings", "Vfs"]

@@ -1,0 +1,133 @@
+"""Attributes: getattr, setattr, extended attributes, statfs.
+
+Changes are written through: durable when they return. Access times are kept as they were set
+explicitly; reading a file does not change them (as on a mount with noatime).
+"""
+
+from ..fs.attributes import Kind
+from ..fs.errors import Code, TideError
+from ..fs.limits import FILE_MAX_BYTES, XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES
+from ..fs.messages.meta import (
+    GetAttributes,
+    GetSpace,
+    GetXattr,
+    ListXattrs,
+    RemoveXattr,
+    SetAttributes,
+    SetXattr,
+    Space,
+)
+from .attributes_cache import Cached
+from .fuse.driver import Known, NewAttributes, Soon
+from .vfs_caches import VfsCaches
+
+
+class AttributeOperations(VfsCaches):
+    """The part of the vfs that deals with single inodes, but for their bytes."""
+
+    def getattr(self, inode: int, handle: int | None) -> Soon[Known]:
+        cached = self.attributes.trusted(inode)
+        if cached is not None:
+            return self.known(cached.attributes)
+        return self._getattr(inode)
+
+    async def _getattr(self, inode: int) -> Known:
+        try:
+            reply = await self.meta.call(GetAttributes(inode))
+        except TideError as error:
+            self.failed(inode, error)
+            raise
+        self.absorb(reply.attributes)
+        return self.known(reply.attributes)
+
+    async def setattr(self, inode: int, new: NewAttributes, handle: int | None) -> Known:
+        if new.size is not None and new.size > FILE_MAX_BYTES:
+            raise TideError(Code.FILE_TOO_LARGE, f"a size of {new.size} bytes")
+        request = SetAttributes(inode, *new)
+        file = self.files.peek(inode)
+        if file is None and new.size is not None:
+            # Truncation is in order with writes through handles that may be opened meanwhile.
+            cached = self.attributes.get(inode)
+            if cached is not None and cached.attributes.kind is Kind.FILE:
+                file = self.files.get(cached.attributes)
+        times = new.mtime_ns is not None or new.mtime_now
+        try:
+            if file is not None and (new.size is not None or (times and file.modified)):
+                reply = await self.writer.set_attributes(file, request)
+            else:
+                reply = await self.meta.call(request)
+        except TideError as error:
+            self.failed(inode, error)
+            raise
+        self.absorb(reply.attributes, own=True)
+        return self.known(reply.attributes)
+
+    # --- extended attributes
+
+    def getxattr(self, inode: int, name: bytes) -> Soon[bytes]:
+        cached = self.attributes.trusted(inode)
+        if cached is not None:
+            value = cached.xattrs.get(name)
+            if value is not None:
+                return value
+            if name in cached.xattrs or cached.xattrs_complete:
+                raise _no_attribute(inode, name)
+        return self._getxattr(inode, name)
+
+    async def _getxattr(self, inode: int, name: bytes) -> bytes:
+        before = self._change_of(inode)
+        try:
+            reply = await self.meta.call(GetXattr(inode, name))
+        except TideError as error:
+            if error.code is Code.NO_ATTRIBUTE:
+                self._keep(inode, before, name, None)
+            raise
+        self._keep(inode, before, name, reply.value)
+        return reply.value
+
+    def listxattr(self, inode: int) -> Soon[list[bytes]]:
+        cached = self.attributes.trusted(inode)
+        if cached is not None and cached.xattrs_complete:
+            return _names(cached)
+        return self._listxattr(inode)
+
+    async def _listxattr(self, inode: int) -> list[bytes]:
+        reply = await self.meta.call(ListXattrs(inode))
+        return reply.names
+
+    async def setxattr(self, inode: int, name: bytes, value: bytes, flags: int) -> None:
+        if len(name) > XATTR_NAME_MAX_BYTES:
+            raise TideError(Code.NO_BUFFER_ROOM, f"an attribute's name of {len(name)} bytes")
+        if len(value) > XATTR_VALUE_MAX_BYTES:
+            raise TideError(Code.ATTRIBUTE_TOO_LARGE, f"{name!r} with {len(value)} bytes")
+        reply = await self.change(inode, SetXattr(inode, name, value, flags))
+        self.absorb(reply.attributes, own=True)
+        self._keep(inode, reply.attributes.change, name, value)
+
+    async def removexattr(self, inode: int, name: bytes) -> None:
+        reply = await self.change(inode, RemoveXattr(inode, name))
+        self.absorb(reply.attributes, own=True)
+        self._keep(inode, reply.attributes.change, name, None)
+
+    def _change_of(self, inode: int) -> int:
+        cached = self.attributes.get(inode)
+        return 0 if cached is None else cached.attributes.change
+
+    def _keep(self, inode: int, change: int, name: bytes, value: bytes | None) -> None:
+        """Remember a value, if it is that of the version that is known."""
+        cached = self.attributes.get(inode)
+        if cached is not None and cached.attributes.change == change:
+            cached.xattrs[name] = value
+
+    # --- the whole file system
+
+    async def statfs(self) -> Space:
+        return await self.meta.call(GetSpace())
+
+
+def _names(cached: Cached) -> list[bytes]:
+    return sorted(name for name, value in cached.xattrs.items() if value is not None)
+
+
+def _no_attribute(inode: int, name: bytes) -> TideError:
+    return TideError(Code.NO_ATTRIBUTE, f"{name!r} of inode {inode}")

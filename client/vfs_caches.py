@@ -1,0 +1,119 @@
+"""What all operations of the vfs share: the caches, and the one way into them for attributes.
+
+Everything here runs without an await. Whatever reply carries attributes, they go through
+``absorb``: the attributes cache, the names of a directory, and the bytes of a file learn from them
+together, so they never tell different stories.
+"""
+
+from typing import NamedTuple, TypeVar
+
+import trio
+
+from ..fs.attributes import Attributes, Kind
+from ..fs.errors import Code, TideError
+from ..fs.limits import CACHE_BYTES
+from ..fs.messages.base import Message
+from ..fs.messages.meta import Change
+from ..fs.ports.clock import Clock
+from .attributes_cache import AttributesCache
+from .dentry_cache import DentryCache
+from .fuse.driver import KernelCaches, Known
+from .handles import Handles, OpenDirectory, OpenFile
+from .inodes import Files
+from .modes import Ground, Mode
+from .reading import Reader, Shell
+from .servers import ChunkServers, MetaServers
+from .writing import Writer
+
+R = TypeVar("R", bound=Message)
+
+
+class Surroundings(NamedTuple):
+    """What a mount's vfs is given to live on."""
+
+    meta: MetaServers
+    chunks: ChunkServers
+    clock: Clock
+    mode: Mode
+    nursery: trio.Nursery
+    """For read-ahead and write-behind; it must live until the vfs was closed."""
+    patience_ms: int | None = None
+    """None: wait for servers as long as it takes (a hard mount)."""
+    cache_bytes: int = CACHE_BYTES
+
+
+class VfsCaches:
+    """The caches of one mount."""
+
+    kernel: KernelCaches | None = None
+    """Set when there is a driver: whom to tell that the kernel believes something old."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.mode = surroundings.mode
+        self.meta = surroundings.meta
+        self.clock = surroundings.clock
+        self.attributes = AttributesCache(surroundings.clock, self.mode.attributes)
+        self.names = DentryCache()
+        self.files = Files(surroundings.cache_bytes)
+        self.open_files: Handles[OpenFile] = Handles()
+        self.open_directories: Handles[OpenDirectory] = Handles()
+        shell = Shell(
+            surroundings.meta,
+            surroundings.chunks,
+            surroundings.clock,
+            surroundings.nursery,
+            self.absorb,
+            surroundings.patience_ms,
+        )
+        self.reader = Reader(shell)
+        self.writer = Writer(shell, self.files)
+
+    def absorb(self, attributes: Attributes, *, own: bool = False) -> None:
+        """Attributes came from a server, ``own``: in the reply to a change that we made.
+
+        (How the bytes of a file follow our own Commit is `client/committing.py`'s affair; ``own``
+        is about names and extended attributes.)
+        """
+        if not self.attributes.see(attributes, own=own):
+            return
+        if attributes.kind is Kind.DIRECTORY:
+            self.names.see(attributes.inode, attributes.data_version, own=own)
+        elif attributes.kind is Kind.FILE:
+            file = self.files.peek(attributes.inode)
+            if file is not None:
+                file.see(attributes)
+
+    def known(self, attributes: Attributes, parent: int | None = None) -> Known:
+        """What the kernel is told: the newest that is known, with local changes, and for how long
+        it may believe that and the name in ``parent``."""
+        inode = attributes.inode
+        cached = self.attributes.get(inode)
+        if cached is not None:
+            attributes = cached.attributes
+        if attributes.kind is Kind.FILE:
+            file = self.files.peek(inode)
+            if file is not None:
+                attributes = file.merged(attributes)
+        entry_trust_ms = 0
+        if parent is not None and self.mode.entries.ground is not Ground.NEVER:
+            entry_trust_ms = self.attributes.trust_ms(parent)
+        return Known(attributes, self.attributes.trust_ms(inode), entry_trust_ms)
+
+    async def change(self, inode: int, request: Change[R]) -> R:
+        """Make a change of ``inode``; when it is gone, what is cached of it goes too."""
+        try:
+            return await self.meta.call(request)
+        except TideError as error:
+            self.failed(inode, error)
+            raise
+
+    def failed(self, inode: int, error: TideError) -> None:
+        """A request about ``inode`` failed: believe what that tells."""
+        if error.code is Code.STALE_HANDLE:
+            self.attributes.forget(inode)
+            self.names.forget(inode)
+            self.files.forget(inode)
+        elif error.code in (Code.NO_ENTRY, Code.EXISTS, Code.NOT_EMPTY):
+            # The directory is not as it was believed to be.
+            self.attributes.distrust(inode)
+            self.names.forget(inode)

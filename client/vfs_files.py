@@ -1,0 +1,216 @@
+"""Open files: open, create, read, write, flush, fsync, release.
+
+What close and fsync promise, and who sees a write when, is decided by the fields of the mode.
+An unlinked file that is open keeps working: everything here goes by inode, and the servers keep
+its bytes as long as a session has it open.
+"""
+
+import os
+
+from ..fs.attributes import Attributes, Kind
+from ..fs.codec import Buffer
+from ..fs.errors import Code, TideError
+from ..fs.limits import FILE_MAX_BYTES
+from ..fs.messages.meta import Create, GetAttributes, Open, SetAttributes
+from .fuse.driver import Caller, Known, Opened, Soon
+from .handles import OpenFile
+from .inodes import File
+from .vfs_names import NameOperations
+
+
+class FileOperations(NameOperations):
+    """The part of the vfs that deals with the bytes of files."""
+
+    # --- open
+
+    async def open(self, inode: int, flags: int) -> Opened:
+        """Asks the server what the file is now, and drops cached bytes of another version."""
+        before = self.attributes.get(inode)
+        change = None if before is None else before.attributes.change
+        file = self.files.peek(inode)
+        known_version = 0
+        if file is not None and self.mode.cache_data and file.valid.covers(0, file.server_size):
+            known_version = file.version
+        try:
+            reply, content = await self.meta.exchange(Open(inode, known_version))
+        except TideError as error:
+            self.failed(inode, error)
+            raise
+        self.meta.opened(inode)
+        self.absorb(reply.attributes)
+        file = self._opened(reply.attributes)
+        if reply.attributes.data_version == file.version:
+            file.inline = reply.inline
+            if reply.inline and known_version != file.version and self.mode.cache_data:
+                file.store_content(content)
+        if reply.attributes.change != change and self.kernel is not None:
+            self.kernel.invalidate_inode(inode, attributes_only=True)
+        handle = self._handle(file, flags)
+        if flags & os.O_TRUNC and file.size:
+            await self._truncate_opened(file)
+        return handle
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Known, Opened]:
+        exclusive = bool(flags & os.O_EXCL)
+        request = Create(
+            parent,
+            name,
+            Kind.FILE,
+            mode,
+            caller.uid,
+            caller.gid,
+            0,
+            exclusive=exclusive,
+            open=True,
+        )
+        reply = await self.change(parent, request)
+        self.meta.opened(reply.attributes.inode)
+        known = self._made(parent, name, reply)
+        file = self._opened(reply.attributes)
+        opened = self._handle(file, flags)
+        if flags & os.O_TRUNC and file.size:
+            await self._truncate_opened(file)
+            known = self.known(reply.attributes, parent)
+        return known, opened
+
+    def _opened(self, attributes: Attributes) -> File:
+        file = self.files.get(attributes)
+        self.files.opened(file)
+        return file
+
+    def _handle(self, file: File, flags: int) -> Opened:
+        mode = self.mode
+        keep_cache = mode.keep_kernel_cache and file.kernel_version == file.version
+        file.kernel_version = file.version
+        handle = self.open_files.add(OpenFile(file, append=bool(flags & os.O_APPEND)))
+        return Opened(handle, keep_cache, mode.direct_io)
+
+    async def _truncate_opened(self, file: File) -> None:
+        reply = await self.writer.set_attributes(file, SetAttributes(file.inode, size=0))
+        self.absorb(reply.attributes, own=True)
+
+    # --- read and write
+
+    def read(self, handle: int, offset: int, length: int) -> Soon[Buffer]:
+        opened = self.open_files.get(handle)
+        file = opened.file
+        if not self.mode.cache_data:
+            return self.reader.read_through(file, offset, length)
+        ahead = opened.read_ahead.follow(offset, length)
+        found = self.reader.read(file, offset, length, opened.read_ahead.unit_bytes)
+        if ahead is not None:
+            self.reader.ahead(file, *ahead)
+        return found
+
+    def write(self, handle: int, offset: int, data: Buffer) -> Soon[int]:
+        opened = self.open_files.get(handle)
+        file = opened.file
+        if offset + len(data) > FILE_MAX_BYTES:
+            raise TideError(Code.FILE_TOO_LARGE, f"a write at {offset}")
+        if not len(data):
+            return 0
+        if self.mode.write_through:
+            return self._write_through(opened, offset, data)
+        if file.failure is not None or not self.writer.has_room(len(data)):
+            return self._write_later(file, offset, data)
+        return self._write_now(file, offset, data)
+
+    def _write_now(self, file: File, offset: int, data: Buffer) -> int:
+        file.write(offset, data, self.clock.wall_ns())
+        self.writer.written(file, offset)
+        return len(data)
+
+    async def _write_later(self, file: File, offset: int, data: Buffer) -> int:
+        if file.failure is not None:
+            await self.writer.flush(file)  # raises what is wrong, if it still is
+        await self.writer.wait_room(len(data))
+        return self._write_now(file, offset, data)
+
+    async def _write_through(self, opened: OpenFile, offset: int, data: Buffer) -> int:
+        """The bytes are committed when this returns."""
+        file = opened.file
+        if not opened.append:
+            await self._commit_write(file, offset, data)
+            return len(data)
+        async with file.appending:
+            # The kernel's idea of the end may be old.
+            reply = await self.meta.call(GetAttributes(file.inode))
+            self.absorb(reply.attributes)
+            await self._commit_write(file, file.size, data)
+        return len(data)
+
+    async def _commit_write(self, file: File, offset: int, data: Buffer) -> None:
+        await self.writer.wait_room(len(data))
+        file.write(offset, data, self.clock.wall_ns())
+        try:
+            await self.writer.flush(file)
+        except TideError:
+            self.writer.give_up(file)
+            raise
+        finally:
+            if not self.mode.cache_data:
+                file.drop_clean()
+
+    # --- the end
+
+    def flush(self, handle: int) -> Soon[None]:
+        """At each close(2): in the modes that say so, others see all that was written."""
+        file = self.open_files.get(handle).file
+        if not self.mode.flush_at_close or not (file.modified or file.failure is not None):
+            return None
+        return self._flush(file, sync=False)
+
+    def fsync(self, handle: int, data_only: bool) -> Soon[None]:
+        """All that was written is on stable storage on every replica, size and time in the log.
+
+        ``data_only`` makes no difference: the size is part of what makes the data readable, and
+        all comes in one entry.
+        """
+        file = self.open_files.get(handle).file
+        if not (file.modified or file.failure is not None or file.unsynced or file.sync_all):
+            return None
+        return self._flush(file, sync=True)
+
+    async def _flush(self, file: File, *, sync: bool) -> None:
+        await self.writer.flush(file, sync=sync)
+
+    def release(self, handle: int) -> Soon[None]:
+        opened = self.open_files.pop(handle)
+        if opened.file.modified:
+            return self._release_modified(opened.file)
+        self._released(opened.file)
+        return None
+
+    async def _release_modified(self, file: File) -> None:
+        """Changes may come behind the last close(2), from a mapping that lived on."""
+        try:
+            await self.writer.flush(file)
+        except TideError as error:
+            file.failure = error
+        finally:
+            self._released(file)
+
+    def _released(self, file: File) -> None:
+        if file.openings == 1 and (file.modified or file.reserved):
+            self.writer.give_up(file)
+        self.files.released(file)
+        self.meta.released(file.inode)
+        attributes = self.attributes.get(file.inode)
+        if attributes is not None and attributes.attributes.links == 0:
+            self.files.forget(file.inode)
+
+    async def close(self) -> None:
+        """Before the mount ends: everything that is dirty goes to the servers.
+
+        Raises the first error when some of it could not.
+        """
+        failures: list[TideError] = []
+        for file in self.files.modified():
+            try:
+                await self.writer.flush(file)
+            except TideError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]

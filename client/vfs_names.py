@@ -1,0 +1,243 @@
+"""Names: lookup, make, link, remove, rename, list.
+
+All changes of names are written through: durable in the operation log when they return. So there
+is nothing to do for an fsync of a directory. Each reply carries the directory as it is afterwards,
+and what is known of its other names stays good when only we changed it.
+"""
+
+from ..fs.attributes import Attributes, Kind
+from ..fs.errors import Code, TideError
+from ..fs.limits import NAME_MAX_BYTES, READDIR_ENTRIES_MAX, SYMLINK_MAX_BYTES
+from ..fs.messages.meta import (
+    Create,
+    DirectoryEntry,
+    Entry,
+    Link,
+    Lookup,
+    MakeDirectory,
+    MakeSymlink,
+    ReadDirectory,
+    ReadLink,
+    RemoveDirectory,
+    Rename,
+    RenameFlags,
+    Unlink,
+)
+from .dentry_cache import ABSENT
+from .fuse.driver import Caller, Known, Soon
+from .handles import OpenDirectory
+from .modes import Ground
+from .vfs_caches import VfsCaches
+
+DOTS = (b".", b"..")
+
+
+class NameOperations(VfsCaches):
+    """The part of the vfs that deals with directories."""
+
+    def lookup(self, parent: int, name: bytes) -> Soon[Known]:
+        _check_name(name)
+        if self.mode.entries.ground is not Ground.NEVER and self.attributes.trusted(parent):
+            found = self.names.get(parent, name)
+            if found is ABSENT and name not in DOTS:
+                raise TideError(Code.NO_ENTRY, f"{name!r} in directory {parent}")
+            if isinstance(found, int):
+                cached = self.attributes.trusted(found)
+                if cached is not None:
+                    return self.known(cached.attributes, parent)
+        return self._lookup(parent, name)
+
+    async def _lookup(self, parent: int, name: bytes) -> Known:
+        version = self.names.version(parent)
+        try:
+            reply = await self.meta.call(Lookup(parent, name))
+        except TideError as error:
+            if error.code is Code.NO_ENTRY:
+                # True for the version that was known before and after the question.
+                self.names.put(parent, name, ABSENT, version)
+            else:
+                self.failed(parent, error)
+            raise
+        self.absorb(reply.parent)
+        return self._learned(parent, name, reply)
+
+    def _learned(self, parent: int, name: bytes, reply: Entry) -> Known:
+        self.absorb(reply.attributes)
+        self.names.put(parent, name, reply.attributes.inode, reply.parent.data_version)
+        return self.known(reply.attributes, parent)
+
+    def _made(self, parent: int, name: bytes, reply: Entry) -> Known:
+        """A name was made by us."""
+        self.absorb(reply.parent, own=True)
+        known = self._learned(parent, name, reply)
+        if reply.attributes.kind is not Kind.FILE or reply.attributes.size == 0:
+            self._without_xattrs(reply.attributes)
+        return known
+
+    def _without_xattrs(self, attributes: Attributes) -> None:
+        """A new inode has no extended attributes. (The kernel asks for one before each write.)"""
+        cached = self.attributes.get(attributes.inode)
+        if cached is not None and cached.attributes.change == 1:
+            cached.xattrs_complete = True
+
+    def forget(self, inodes: object) -> None:
+        """Nothing is counted here: the caches are bounded by themselves."""
+
+    # --- make
+
+    async def mknod(
+        self, parent: int, name: bytes, kind: Kind, mode: int, device: int, caller: Caller
+    ) -> Known:
+        _check_name(name)
+        request = Create(
+            parent, name, kind, mode, caller.uid, caller.gid, device, exclusive=True, open=False
+        )
+        return self._made(parent, name, await self.change(parent, request))
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Known:
+        _check_name(name)
+        request = MakeDirectory(parent, name, mode, caller.uid, caller.gid)
+        reply = await self.change(parent, request)
+        known = self._made(parent, name, reply)
+        self.names.put(reply.attributes.inode, b"..", parent, reply.attributes.data_version)
+        self.names.is_complete(reply.attributes.inode, reply.attributes.data_version)
+        return known
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Known:
+        _check_name(name)
+        if len(target) > SYMLINK_MAX_BYTES:
+            raise TideError(Code.NAME_TOO_LONG, f"the target has {len(target)} bytes")
+        request = MakeSymlink(parent, name, target, caller.uid, caller.gid)
+        reply = await self.change(parent, request)
+        known = self._made(parent, name, reply)
+        self._keep_target(reply.attributes.inode, target)
+        return known
+
+    def readlink(self, inode: int) -> Soon[bytes]:
+        cached = self.attributes.trusted(inode)
+        if cached is not None and cached.target is not None:
+            return cached.target
+        return self._readlink(inode)
+
+    async def _readlink(self, inode: int) -> bytes:
+        reply = await self.meta.call(ReadLink(inode))
+        self._keep_target(inode, reply.target)
+        return reply.target
+
+    def _keep_target(self, inode: int, target: bytes) -> None:
+        cached = self.attributes.get(inode)
+        if cached is not None:
+            cached.target = target  # it never changes
+
+    async def link(self, inode: int, parent: int, name: bytes) -> Known:
+        _check_name(name)
+        reply = await self.change(parent, Link(inode, parent, name))
+        self.absorb(reply.attributes, own=True)
+        self.absorb(reply.parent, own=True)
+        return self._learned(parent, name, reply)
+
+    # --- remove
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        reply = await self.change(parent, Unlink(parent, name))
+        self._removed(parent, name, reply.parent, reply.attributes)
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        reply = await self.change(parent, RemoveDirectory(parent, name))
+        self._removed(parent, name, reply.parent, reply.attributes)
+
+    def _removed(self, parent: int, name: bytes, directory: Attributes, gone: Attributes) -> None:
+        self.absorb(directory, own=True)
+        self.names.put(parent, name, ABSENT, directory.data_version)
+        self._lost_name(gone)
+
+    def _lost_name(self, attributes: Attributes) -> None:
+        """An inode has a name less. Its attributes stay for who has it open."""
+        self.absorb(attributes, own=True)
+        if attributes.links == 0:
+            self.names.forget(attributes.inode)
+            self.files.forget(attributes.inode)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> None:
+        _check_name(new_name)
+        request = Rename(parent, name, new_parent, new_name, flags)
+        try:
+            reply = await self.change(parent, request)
+        except TideError as error:
+            self.failed(new_parent, error)
+            raise
+        self.absorb(reply.parent, own=True)
+        self.absorb(reply.new_parent, own=True)
+        self.absorb(reply.attributes, own=True)
+        moved = reply.attributes.inode
+        exchanged = reply.displaced if flags & RenameFlags.EXCHANGE else None
+        if reply.displaced is not None and exchanged is None and reply.displaced.inode != moved:
+            self._lost_name(reply.displaced)
+        self.names.put(
+            parent,
+            name,
+            ABSENT if exchanged is None else exchanged.inode,
+            reply.parent.data_version,
+        )
+        self.names.put(new_parent, new_name, moved, reply.new_parent.data_version)
+        for attributes in (reply.attributes, exchanged):
+            if attributes is not None:
+                self.absorb(attributes, own=True)
+                if attributes.kind is Kind.DIRECTORY and parent != new_parent:
+                    self.names.forget(attributes.inode)  # its .. is another one now
+
+    # --- list
+
+    def opendir(self, inode: int) -> Soon[int]:
+        """No question is asked: the first page is fetched when it is read, and is new then."""
+        return self.open_directories.add(OpenDirectory(inode))
+
+    def readdir(self, handle: int, cookie: int) -> Soon[list[tuple[DirectoryEntry, Known]]]:
+        directory = self.open_directories.get(handle)
+        # From the start again (rewinddir): what was made meanwhile must be seen.
+        entries = directory.behind(cookie) if cookie else None
+        if entries is not None:
+            return self._told(directory.inode, entries)
+        return self._readdir(directory, cookie)
+
+    async def _readdir(
+        self, directory: OpenDirectory, cookie: int
+    ) -> list[tuple[DirectoryEntry, Known]]:
+        inode = directory.inode
+        try:
+            reply = await self.meta.call(ReadDirectory(inode, cookie, READDIR_ENTRIES_MAX))
+        except TideError as error:
+            self.failed(inode, error)
+            raise
+        version = reply.directory.data_version
+        self.absorb(reply.directory)
+        for entry in reply.entries:
+            self.absorb(entry.attributes)
+            self.names.put(inode, entry.name, entry.attributes.inode, version)
+        goes_on = directory.version == version and directory.entries
+        if cookie == 0 or (goes_on and directory.entries[-1].cookie == cookie):
+            directory.version = version
+            if reply.end:
+                self.names.is_complete(inode, version)
+        else:
+            directory.version = 0
+        directory.after, directory.entries, directory.end = cookie, reply.entries, reply.end
+        return self._told(inode, reply.entries)
+
+    def _told(
+        self, parent: int, entries: list[DirectoryEntry]
+    ) -> list[tuple[DirectoryEntry, Known]]:
+        return [(entry, self.known(entry.attributes, parent)) for entry in entries]
+
+    def releasedir(self, handle: int) -> None:
+        self.open_directories.pop(handle)
+
+    def fsyncdir(self, handle: int) -> None:
+        """Nothing to do: every change of names was durable when it returned."""
+
+
+def _check_name(name: bytes) -> None:
+    if len(name) > NAME_MAX_BYTES:
+        raise TideError(Code.NAME_TOO_LONG, f"a name of {len(name)} bytes")

@@ -1,0 +1,266 @@
+"""Changed bytes on their way out: write-behind, flush, fsync, truncation.
+
+    write ── 1 MiB in a row is dirty ──> push to chunkservers ── 16 MiB pushed ──> Commit
+    close, fsync ──> push all ──> (fsync: SyncChunk on every replica) ──> Commit
+
+Bytes stay in the cache until the Commit that names them was answered, so whatever fails before
+(a replica, a layout, a session and its reservations) is repaired by pushing them again. A file
+that is still small enough goes into its inode: its dirty ranges are the patches of one Commit.
+
+A flush, a Commit and a truncation hold the file's ``lock``. Pushes do not: they run several at a
+time, and a flush or truncation first keeps new ones out (``frozen``) and waits for those under
+way. No byte is ever in two pushes at once.
+"""
+
+from collections.abc import Iterator
+
+import trio
+
+from ..fs.errors import Code, TideError
+from ..fs.limits import (
+    CACHE_BYTES,
+    CHUNK_BYTES,
+    DIRTY_MAX_BYTES,
+    FRAME_PAYLOAD_MAX_BYTES,
+    MIB,
+    PUSHES_IN_FLIGHT_MAX,
+    WRITE_BEHIND_AGE_MS,
+    WRITE_BEHIND_BYTES,
+)
+from ..fs.messages.meta import Node, SetAttributes
+from .committing import Committer
+from .inodes import File, Files
+from .intervals import Range
+from .patience import Patience
+from .pushing import Pusher
+from .reading import Shell
+
+COMMIT_BEHIND_BYTES = 16 * MIB
+PINNED_MAX_BYTES = CACHE_BYTES * 3 // 4
+
+
+class Writer:
+    """Writes for all files of a mount."""
+
+    def __init__(self, shell: Shell, files: Files) -> None:
+        self._shell = shell
+        self._files = files
+        self._pusher = Pusher(shell)
+        self._committer = Committer(shell, self._pusher)
+        self._busy = 0  # pushes and commits in the background
+        self._room = trio.lowlevel.ParkingLot()
+        self._limit = trio.Semaphore(PUSHES_IN_FLIGHT_MAX)
+
+    # --- room for more
+
+    def has_room(self, length: int) -> bool:
+        """Whether so many bytes may become dirty now."""
+        return (
+            self._files.account.bytes + length <= DIRTY_MAX_BYTES
+            and self._files.blocks.pinned_bytes + length <= PINNED_MAX_BYTES
+        )
+
+    async def wait_room(self, length: int) -> None:
+        """Wait until they may. What cannot be written at all does not count: its writers were,
+        or will be, told."""
+        while not self.has_room(length):
+            if self._busy:
+                await self._room.park()
+                continue
+            candidates = [file for file in self._files.modified() if file.failure is None]
+            if not candidates:
+                return
+            await self._flush_quietly(max(candidates, key=lambda file: file.changes.bytes))
+
+    # --- in the background
+
+    def written(self, file: File, offset: int) -> None:
+        """The byte at ``offset`` became dirty: send what is long enough to be worth it."""
+        if file.frozen or file.failure is not None:
+            return
+        around = file.changes.dirty.around(offset)
+        if around is None:
+            return
+        start, end = around[0], around[1] // WRITE_BEHIND_BYTES * WRITE_BEHIND_BYTES
+        if end - start < WRITE_BEHIND_BYTES or file.changes.pushing.intersects(start, end):
+            return
+        for begin, stop in pieces(start, end):
+            file.changes.take(begin, stop)
+            self._busy += 1
+            self._shell.nursery.start_soon(self._push_behind, file, begin, stop)
+
+    async def _push_behind(self, file: File, start: int, end: int) -> None:
+        try:
+            await self._push(file, start, end)
+            if file.changes.pushed.bytes >= COMMIT_BEHIND_BYTES and not file.lock.locked():
+                async with file.lock:
+                    await self._commit_behind(file)
+        except TideError as error:
+            file.failure = file.failure or error
+        finally:
+            self._busy -= 1
+            self._room.unpark_all()
+
+    async def _commit_behind(self, file: File) -> None:
+        """Commit what was pushed, while more is being written."""
+        try:
+            if await self._pusher.push_head(file):
+                await self._committer.commit(file)
+        except TideError as error:
+            if error.code not in (Code.LAYOUT_CHANGED, Code.SESSION_EXPIRED):
+                raise
+            # The bytes are still here: the next flush sorts it out, with pushes kept out.
+
+    async def flush_forever(self) -> None:
+        """Flush what has been dirty for a while, so that a crash of this machine loses little."""
+        before: set[int] = set()
+        while True:
+            await trio.sleep(WRITE_BEHIND_AGE_MS / 1000)
+            modified = [file for file in self._files.modified() if file.failure is None]
+            for file in modified:
+                if file.inode in before:
+                    await self._flush_quietly(file)
+            before = {file.inode for file in modified}
+
+    async def _flush_quietly(self, file: File) -> None:
+        try:
+            await self._flush(file, sync=False)
+        except TideError as error:
+            file.failure = file.failure or error
+
+    # --- when an application asks
+
+    async def flush(self, file: File, *, sync: bool = False) -> None:
+        """All that is dirty now is committed when this returns; with ``sync``, also on stable
+        storage on every replica. Raises what failed, here or in the background before; an error
+        in the background that was overcome since is none."""
+        try:
+            await self._flush(file, sync=sync)
+        finally:
+            file.failure = None
+
+    async def _flush(self, file: File, *, sync: bool) -> None:
+        async with file.lock, _Frozen(self, file):
+            await self._flush_locked(file, sync=sync)
+        self._room.unpark_all()
+
+    async def _flush_locked(self, file: File, *, sync: bool) -> None:
+        patience = Patience(self._shell.clock, self._shell.patience_ms)
+        while True:
+            try:
+                before = file.changes.redone
+                if file.modified and self._committer.fits_inline(file):
+                    await self._committer.patch(file)
+                else:
+                    await self._push_all(file)
+                    if sync:
+                        await self._pusher.sync(file)
+                    if file.changes.redone == before:
+                        await self._committer.commit(file)
+                if file.changes.redone == before:
+                    return
+            except TideError as error:
+                if error.code is Code.LAYOUT_CHANGED:
+                    await self._committer.reload(file)
+                elif error.code is Code.SESSION_EXPIRED:
+                    self._pusher.redo_all(file)
+                else:
+                    raise
+                await patience.wait(error)
+
+    async def _push_all(self, file: File) -> None:
+        """Push what is dirty now, several pieces at a time."""
+        failures: list[TideError] = []
+
+        async def one(start: int, end: int) -> None:
+            try:
+                await self._push(file, start, end)
+            except TideError as error:
+                failures.append(error)
+
+        todo = [piece for start, end in file.changes.dirty for piece in pieces(start, end)]
+        for start, end in todo:
+            file.changes.take(start, end)
+        if len(todo) == 1:
+            await self._push(file, *todo[0])
+            return
+        async with trio.open_nursery() as nursery:
+            for start, end in todo:
+                nursery.start_soon(one, start, end)
+        if failures:
+            raise failures[0]
+
+    async def _push(self, file: File, start: int, end: int) -> None:
+        try:
+            async with self._limit:
+                await self._pusher.push(file, start, end)
+        except BaseException:
+            file.changes.failed(start, end)
+            raise
+        finally:
+            file.pushes.unpark_all()
+
+    async def set_attributes(self, file: File, request: SetAttributes) -> Node:
+        """Change a file's size or times, in order with what was written to it."""
+        async with file.lock, _Frozen(self, file):
+            if request.size == 0:
+                self._committer.give_up(file)
+            elif request.size is not None:
+                await self._flush_locked(file, sync=False)
+            base = file.version
+            reply = await self._shell.meta.call(request)
+            if request.size is not None:
+                file.layout.forget()
+                file.cut(request.size)
+                file.unsynced = {
+                    index: place
+                    for index, place in file.unsynced.items()
+                    if index * CHUNK_BYTES < request.size
+                }
+                file.see_own(reply.attributes, base)
+                if request.size == 0:
+                    file.inline = True
+            elif file.modified and (request.mtime_ns is not None or request.mtime_now):
+                # A later Commit of bytes that were written before must not change it again.
+                file.mtime_ns = reply.attributes.mtime_ns
+        self._room.unpark_all()
+        return reply
+
+    def give_up(self, file: File) -> None:
+        """What could not be written was reported: drop it, and what was reserved for it."""
+        if not file.changes.pushing and not file.lock.locked():
+            self._committer.give_up(file)
+            self._room.unpark_all()
+
+    async def quiet(self, file: File) -> None:
+        """Wait until no push of the file is under way."""
+        while file.changes.pushing:
+            await file.pushes.park()
+
+
+class _Frozen:
+    """Keeps pushes in the background out, and waits for those under way."""
+
+    def __init__(self, writer: Writer, file: File) -> None:
+        self._writer = writer
+        self._file = file
+
+    async def __aenter__(self) -> None:
+        self._file.frozen += 1
+        try:
+            await self._writer.quiet(self._file)
+        except BaseException:
+            self._file.frozen -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._file.frozen -= 1
+
+
+def pieces(start: int, end: int) -> Iterator[Range]:
+    """A range cut where one request must end: at chunks, and at what a frame carries."""
+    while start < end:
+        limit = min((start // CHUNK_BYTES + 1) * CHUNK_BYTES, start + FRAME_PAYLOAD_MAX_BYTES)
+        stop = min(end, limit)
+        yield start, stop
+        start = stop
