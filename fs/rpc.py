@@ -444,7 +444,6 @@ class Peer:
         elif not self.closed:
             log.warning("%s: closing the connection: %s", self.name, error)
             self._connection.refuse(error)
-            self._send()
         self.close(str(error))
 
     async def _greeted_in_time(self) -> None:
@@ -454,11 +453,15 @@ class Peer:
         self._break_off(TideError(Code.TIMED_OUT, f"greeting within {HELLO_TIMEOUT_MS} ms"))
 
     def close(self, reason: str) -> None:
-        """End the connection. All calls fail with DISCONNECTED and the reason."""
+        """End the connection. All calls fail with DISCONNECTED and the reason.
+
+        What was answered or posted before still goes out, as far as the network takes it at once.
+        """
         if self._closed.is_set():
             return
         self._closed.set()
         self._reason = reason
+        self._send()
         self._stream.close()
         self._connection.close(reason)
 

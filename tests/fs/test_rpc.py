@@ -312,6 +312,16 @@ async def test_the_other_side_goes_away(address):
         await peer.wait_closed()
 
 
+async def test_what_was_answered_before_closing_arrives(address):
+    def last(incoming):
+        incoming.reply(Done())
+        incoming.peer.close("enough")
+
+    async with joined(address, last) as (peer, _):
+        assert await peer.call(BEAT) == Done()
+        await peer.wait_closed()
+
+
 async def test_the_nursery_of_a_connection_ends(address):
     async with serving(address, lambda incoming: None) as (there, _):
         async with trio.open_nursery() as nursery:
