@@ -11,6 +11,7 @@ server that lives is then no reason to do without that replica.
 """
 
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -45,7 +46,7 @@ T = TypeVar("T")
 
 BUSY_TRIES = 20
 SUSPECT_NS = 5_000_000_000
-"""So long after a failure other replicas are asked first."""
+"""So long after a server was slow or not there, others are asked first."""
 
 UNREACHABLE = frozenset({Code.DISCONNECTED, Code.TIMED_OUT, Code.BUSY})
 
@@ -70,21 +71,27 @@ class ChunkClient:
         assert 0 < length <= FRAME_PAYLOAD_MAX_BYTES, length
         request = ReadChunk(place.handle, place.version, offset, length)
 
+        replicas = self._in_order(place)
+        failed: set[int] = set()
+
         def from_(replica: ServerPlace) -> Callable[[], Awaitable[memoryview]]:
             async def attempt() -> memoryview:
                 try:
                     return await self._exchange(replica, request, timeout_ms=CALL_TIMEOUT_MS)
                 except TideError as error:
-                    self._suspect(replica, error)
+                    failed.add(replica.server)
+                    self._note(replica, error)
                     raise
 
             return attempt
 
-        attempts = [from_(replica) for replica in self._in_order(place)]
         try:
-            data = await _first_success(attempts)
-        except _AllFailedError as failed:
-            raise _read_failure(place, failed.errors) from None
+            winner, data = await _first_success([from_(replica) for replica in replicas])
+        except _AllFailedError as all_failed:
+            raise _read_failure(place, all_failed.errors) from None
+        for slow in replicas[:winner]:
+            if slow.server not in failed:
+                self._suspect(slow)
         if len(data) > length:
             raise TideError(Code.MALFORMED, f"{len(data)} bytes in reply to a read of {length}")
         missing = length - len(data)
@@ -104,12 +111,14 @@ class ChunkClient:
             ),
         )
 
-    def _suspect(self, replica: ServerPlace, error: TideError) -> None:
-        name = server_name(ServerId(replica.server))
+    def _note(self, replica: ServerPlace, error: TideError) -> None:
         if error.code in UNREACHABLE:
-            now_ns = self._ports.clock.monotonic_ns()
-            self._suspect_until_ns[replica.server] = now_ns + SUSPECT_NS
-        log.info("chunkserver %s: %s", name, error)
+            self._suspect(replica)
+        log.info("chunkserver %s: %s", server_name(ServerId(replica.server)), error)
+
+    def _suspect(self, replica: ServerPlace) -> None:
+        now_ns = self._ports.clock.monotonic_ns()
+        self._suspect_until_ns[replica.server] = now_ns + SUSPECT_NS
 
     # --- writing -------------------------------------------------------------------------
 
@@ -165,7 +174,7 @@ class ChunkClient:
         """Tell the metaserver, then fail."""
         for server, error in failures.items():
             replica = next(r for r in place.replicas if r.server == server)
-            self._suspect(replica, error)
+            self._note(replica, error)
         await self._metaservers.call(ReportFailure(place.handle, place.version, sorted(failures)))
         told = "; ".join(dict.fromkeys(str(error) for error in failures.values()))
         raise TideError(Code.REPLICA_FAILED, f"{what} of chunk {place.handle:x} ({told})")
@@ -221,29 +230,30 @@ class _AllFailedError(Exception):
         self.errors = errors
 
 
-async def _first_success(attempts: Sequence[Callable[[], Awaitable[T]]]) -> T:
-    """The first result. The next attempt begins when one failed, or none succeeded for a while."""
+async def _first_success(attempts: Sequence[Callable[[], Awaitable[T]]]) -> tuple[int, T]:
+    """The first result, and whose it is. The next attempt begins when one has failed, or when
+    there is no result for a while."""
     if len(attempts) == 1:
         try:
-            return await attempts[0]()
+            return 0, await attempts[0]()
         except TideError as error:
             raise _AllFailedError([error]) from None
-    results: list[T] = []
+    results: list[tuple[int, T]] = []
     errors: list[TideError] = []
     news = trio.Event()
 
-    async def run(attempt: Callable[[], Awaitable[T]]) -> None:
+    async def run(number: int) -> None:
         try:
-            results.append(await attempt())
+            results.append((number, await attempts[number]()))
         except TideError as error:
             errors.append(error)
         news.set()
 
     async with trio.open_nursery() as nursery:
-        for begun, attempt in enumerate(attempts, start=1):
-            nursery.start_soon(run, attempt)
-            patience = READ_HEDGE_MS / 1000 if begun < len(attempts) else float("inf")
-            with trio.move_on_after(patience):
+        for begun in range(1, len(attempts) + 1):
+            nursery.start_soon(run, begun - 1)
+            patience_s = READ_HEDGE_MS / 1000 if begun < len(attempts) else math.inf
+            with trio.move_on_after(patience_s):
                 while not results and len(errors) < begun:
                     await news.wait()
                     news = trio.Event()
