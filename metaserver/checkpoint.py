@@ -1,0 +1,166 @@
+"""Checkpoints: copies of the state on stable storage, from which the log need only be replayed.
+
+Each is a folder with the copy and a manifest that says what it is and what its checksum is. The
+last two are kept, and the log from the older one on: a damaged newer one costs nothing but time.
+"""
+
+import logging
+from typing import NamedTuple
+
+import xxhash
+
+from ..fs.codec import checksum, decode, pack
+from ..fs.errors import Code, TideError
+from ..fs.limits import MIB
+from ..fs.messages.base import Message
+from ..fs.ports.disk import Disk, File
+from .store import Store
+
+FOLDER = "checkpoints"
+KEPT = 2
+_NEW = f"{FOLDER}/new"
+_STATE = "state"
+_MANIFEST = "manifest"
+_FORMAT = 1
+_CHECKSUM_BYTES = 8
+_PIECE_BYTES = 4 * MIB
+
+log = logging.getLogger(__name__)
+
+
+class Manifest(Message):
+    """What a checkpoint holds: the state at ``index`` or a little later, never earlier."""
+
+    format: int
+    cluster: str
+    index: int
+    term: int
+    length: int  # of the file with the state, in bytes
+    checksum: int  # of that file, xxh3-64
+
+
+class Checkpoint(NamedTuple):
+    """One that has a good manifest; whether its state is good is known after ``verify``."""
+
+    folder: str
+    manifest: Manifest
+
+    @property
+    def state_path(self) -> str:
+        """For ``Stores.open_copy``."""
+        return f"{self.folder}/{_STATE}"
+
+
+class Checkpoints:
+    """Those below one data folder."""
+
+    def __init__(self, disk: Disk, cluster: str) -> None:
+        self._disk = disk
+        self._cluster = cluster
+
+    async def found(self) -> list[Checkpoint]:
+        """Those with a good manifest, the newest first; the others are named in the log."""
+        if not self._disk.exists(FOLDER):
+            return []
+        checkpoints: list[Checkpoint] = []
+        for name in reversed(self._disk.names(FOLDER)):
+            folder = f"{FOLDER}/{name}"
+            if folder == _NEW:
+                continue
+            try:
+                checkpoints.append(Checkpoint(folder, await self._read_manifest(folder)))
+            except TideError as error:
+                log.warning("the checkpoint in %s is left out: %s", folder, error)
+        return checkpoints
+
+    async def _read_manifest(self, folder: str) -> Manifest:
+        path = f"{folder}/{_MANIFEST}"
+        file = self._disk.open(path)
+        try:
+            data = await file.read(0, file.size())
+        finally:
+            file.close()
+        digest, packed = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
+        if digest != checksum(packed).to_bytes(_CHECKSUM_BYTES, "little"):
+            raise TideError(Code.CORRUPT, f"{path} does not match its checksum")
+        manifest = decode(Manifest, packed)
+        if manifest.format != _FORMAT:
+            raise TideError(Code.NOT_SUPPORTED, f"{path} is in format {manifest.format}")
+        if manifest.cluster != self._cluster:
+            raise TideError(Code.FOREIGN_FOLDER, f"{path} is of cluster {manifest.cluster}")
+        return manifest
+
+    async def verify(self, checkpoint: Checkpoint) -> None:
+        """Read the whole copy; CORRUPT names the file when it is not what was written."""
+        manifest = checkpoint.manifest
+        file = self._disk.open(checkpoint.state_path)
+        try:
+            length, digest = await _digest(file)
+        finally:
+            file.close()
+        if (length, digest) != (manifest.length, manifest.checksum):
+            raise TideError(
+                Code.CORRUPT, f"{checkpoint.state_path} does not match the checksum in its manifest"
+            )
+
+    async def make(self, store: Store, index: int, term: int) -> int:
+        """A new checkpoint of the state, which has applied ``index`` and is committed.
+
+        On stable storage when this returns. The answer is the index from whose next record on the
+        log is still needed. TideError: there is no new one, and all is as before.
+        """
+        self._disk.make_folder(FOLDER)
+        try:
+            await self._write_new(store, index, term)
+        except TideError:
+            self._remove(_NEW)
+            raise
+        folder = f"{FOLDER}/{index:020d}"
+        self._remove(folder)
+        self._disk.rename(_NEW, folder)
+        await self._disk.sync_folder(FOLDER)
+        return await self._drop_old()
+
+    async def _write_new(self, store: Store, index: int, term: int) -> None:
+        self._remove(_NEW)
+        self._disk.make_folder(_NEW)
+        await store.copy_to(f"{_NEW}/{_STATE}")
+        file = self._disk.open(f"{_NEW}/{_STATE}")
+        try:
+            await file.sync()
+            length, digest = await _digest(file)
+        finally:
+            file.close()
+        packed = pack(Manifest(_FORMAT, self._cluster, index, term, length, digest))
+        file = self._disk.open(f"{_NEW}/{_MANIFEST}", create=True)
+        try:
+            file.write(0, [checksum(packed).to_bytes(_CHECKSUM_BYTES, "little"), packed])
+            await file.sync()
+        finally:
+            file.close()
+        await self._disk.sync_folder(_NEW)
+        await self._disk.sync_folder(FOLDER)
+
+    async def _drop_old(self) -> int:
+        """Keep the newest few that have a manifest; the index of the oldest kept."""
+        good = await self.found()
+        kept = {checkpoint.folder for checkpoint in good[:KEPT]}
+        for name in self._disk.names(FOLDER):
+            if f"{FOLDER}/{name}" not in kept:
+                self._remove(f"{FOLDER}/{name}")
+        await self._disk.sync_folder(FOLDER)
+        return min(checkpoint.manifest.index for checkpoint in good[:KEPT])
+
+    def _remove(self, path: str) -> None:
+        if self._disk.exists(path):
+            self._disk.remove(path)
+
+
+async def _digest(file: File) -> tuple[int, int]:
+    """Length and xxh3-64 of a file, read piece by piece."""
+    state = xxhash.xxh3_64()
+    offset = 0
+    while piece := await file.read(offset, _PIECE_BYTES):
+        state.update(piece)
+        offset += len(piece)
+    return offset, state.intdigest()

@@ -1,0 +1,170 @@
+"""Changes, exactly once: refused early, logged, answered; a repetition gets the first answer.
+
+A (session, slot) has one mutation in flight (RFC 8881 section 2.10.6). A repetition of it is one
+of four: still in flight (it waits for the same answer), answered from the log (the state has the
+reply), refused without an entry (the refusal is remembered here), or older than the slot.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ..fs.codec import Buffer
+from ..fs.errors import Code, TideError
+from ..fs.limits import BUSY_DELAY_MS, SESSION_SLOTS
+from ..fs.messages.base import Message
+from ..fs.messages.meta import Change, Commit, Create, Entry, NewChunk
+from ..fs.rpc import Mutation
+from .driver import Driver, Origin
+from .leader import Leader
+from .state import State
+
+Done = Callable[[Message | TideError], None]
+
+
+class _InFlight:
+    """A mutation that is on its way through the log, and who waits for it."""
+
+    def __init__(self, sequence: int, request: Change[Any], done: Done) -> None:
+        self.sequence = sequence
+        self.request = request
+        self.waiting = [done]
+
+
+class _Refused:
+    """The last mutation of a slot that was answered with an error and left no entry."""
+
+    def __init__(self, sequence: int, error: TideError) -> None:
+        self.sequence = sequence
+        self.error = error
+
+
+class Changes:
+    """All mutations of all sessions."""
+
+    def __init__(self, state: State, driver: Driver, leader: Leader) -> None:
+        self._state = state
+        self._driver = driver
+        self._leader = leader
+        self._in_flight: dict[tuple[int, int], _InFlight] = {}
+        self._refused: dict[int, dict[int, _Refused]] = {}
+        leader.on_session_end = self._session_ended
+
+    def submit(
+        self, mutation: Mutation | None, request: Change[Any], payload: Buffer, done: Done
+    ) -> None:
+        """Carry out a change; ``done`` gets the outcome, now or later. Raises what refuses it."""
+        mutation = self._check(mutation, request)
+        slot = mutation.session, mutation.slot
+        pending = self._in_flight.get(slot)
+        if pending is not None:
+            self._join(pending, mutation, request, done)
+            return
+        record = self._state.slot(*slot)
+        if record is not None and mutation.sequence <= record.sequence:
+            if mutation.sequence < record.sequence:
+                raise _stale(mutation)
+            done(record.answer())
+            return
+        refused = self._refused.get(mutation.session, {}).get(mutation.slot)
+        if refused is not None and mutation.sequence <= refused.sequence:
+            if mutation.sequence < refused.sequence:
+                raise _stale(mutation)
+            raise refused.error
+        self._propose(mutation, self._current(request), payload, done)
+
+    def _check(self, mutation: Mutation | None, request: Change[Any]) -> Mutation:
+        name = type(request).__name__
+        if mutation is None:
+            raise TideError(Code.MALFORMED, f"{name} without a session, slot and sequence")
+        if not 0 <= mutation.slot < SESSION_SLOTS or mutation.sequence < 1:
+            raise TideError(
+                Code.MALFORMED, f"{name} with slot {mutation.slot}, sequence {mutation.sequence}"
+            )
+        if not self._leader.leases.is_alive(mutation.session):
+            raise TideError(Code.SESSION_EXPIRED, f"session {mutation.session}")
+        self._leader.heard_of(mutation.session)
+        return mutation
+
+    def _join(
+        self, pending: _InFlight, mutation: Mutation, request: Change[Any], done: Done
+    ) -> None:
+        if mutation.sequence < pending.sequence:
+            raise _stale(mutation)
+        if mutation.sequence > pending.sequence:
+            raise TideError(
+                Code.BUSY,
+                f"slot {mutation.slot} has another mutation in flight",
+                delay_ms=BUSY_DELAY_MS,
+            )
+        if type(request) is not type(pending.request):
+            raise TideError(
+                Code.MALFORMED, f"sequence {mutation.sequence} was another request before"
+            )
+        pending.waiting.append(done)
+
+    def _propose(
+        self, mutation: Mutation, request: Change[Any], payload: Buffer, done: Done
+    ) -> None:
+        slot = mutation.session, mutation.slot
+        pending = _InFlight(mutation.sequence, request, done)
+
+        def answered(outcome: Message | TideError, index: int) -> None:
+            del self._in_flight[slot]
+            if isinstance(outcome, TideError):
+                if index == 0:
+                    self._remember(mutation, outcome)
+            else:
+                self._follow(mutation.session, request, outcome)
+            for waiter in pending.waiting:
+                waiter(outcome)
+
+        try:
+            # What must fail on the state as it is needs no entry: it has no effect to remember.
+            self._state.precheck(request.METHOD, list(msgspec.structs.astuple(request)), payload)
+            self._driver.propose(request, answered, payload=payload, origin=Origin(*mutation))
+        except TideError as error:
+            self._remember(mutation, error)
+            raise
+        self._in_flight[slot] = pending
+
+    def _remember(self, mutation: Mutation, error: TideError) -> None:
+        """A delayed repetition of what was refused must not be carried out later."""
+        if not error.retryable:
+            slots = self._refused.setdefault(mutation.session, {})
+            slots[mutation.slot] = _Refused(mutation.sequence, error)
+
+    def _session_ended(self, session: int) -> None:
+        self._refused.pop(session, None)
+
+    # --- what the leader's tables have to do with it -----------------------------------------
+
+    def _current(self, request: Change[Any]) -> Change[Any]:
+        """A Commit of reserved chunks, at the version that they were last granted at.
+
+        Another session's grant may have left out a replica that failed; at the version that this
+        writer knows, that replica would count as up to date.
+        """
+        if not isinstance(request, Commit) or not request.chunks:
+            return request
+        chunks = [
+            NewChunk(chunk.index, chunk.handle, self._leader.granted_version(chunk))
+            for chunk in request.chunks
+        ]
+        return msgspec.structs.replace(request, chunks=chunks)
+
+    def _follow(self, session: int, request: Change[Any], reply: Message) -> None:
+        """After it was applied, before it is answered."""
+        if isinstance(request, Create) and request.open:
+            assert isinstance(reply, Entry)
+            self._leader.opens.open(session, reply.attributes.inode)
+        elif isinstance(request, Commit):
+            for chunk in request.chunks:
+                self._leader.reservations.drop(chunk.handle)
+
+
+def _stale(mutation: Mutation) -> TideError:
+    return TideError(
+        Code.STALE_SEQUENCE, f"sequence {mutation.sequence} of slot {mutation.slot} is over"
+    )

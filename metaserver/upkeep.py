@@ -1,0 +1,53 @@
+"""Checkpoints while the server serves, and the log cut off behind them."""
+
+import logging
+
+import trio
+
+from ..fs.errors import TideError
+from .driver import Driver
+from .recovery import Recovered
+
+RETRY_MS = 10_000
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Makes a checkpoint whenever the log since the last one is long enough."""
+
+    def __init__(self, recovered: Recovered, driver: Driver, every_entries: int) -> None:
+        self._recovered = recovered
+        self._driver = driver
+        self._every_entries = every_entries
+        self._checkpoint_index = recovered.checkpoint_index
+        self._due = trio.Event()
+        driver.on_applied = self._applied
+
+    def _applied(self) -> None:
+        applied_index = self._recovered.state.totals.applied_index
+        if applied_index - self._checkpoint_index >= self._every_entries:
+            self._due.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        self._applied()
+        while True:
+            await self._due.wait()
+            try:
+                await self.make_checkpoint()
+            except TideError as error:
+                log.warning("no checkpoint could be made: %s", error)
+                await trio.sleep(RETRY_MS / 1000)
+            self._due = trio.Event()
+            self._applied()
+
+    async def make_checkpoint(self) -> None:
+        """One of now; on stable storage when this returns, and the log cut off behind it."""
+        totals = self._recovered.state.totals
+        self._recovered.store.commit()
+        index, term = totals.applied_index, totals.applied_term
+        needed_index = await self._recovered.checkpoints.make(self._recovered.store, index, term)
+        self._checkpoint_index = index
+        self._driver.drop_log_before(needed_index + 1)
+        log.info("checkpoint at %d; the log is kept from %d on", index, needed_index + 1)
