@@ -165,6 +165,7 @@ class Cluster:
         }
         if member.role == METASERVER:
             values["replicas"] = self.file.replicas
+            values["root_uid"], values["root_gid"] = os.geteuid(), os.getegid()
         else:
             values["metaservers"] = self.metaserver_addresses()
         first = "# Written at each start from ../cluster.toml: change that one."

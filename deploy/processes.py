@@ -22,7 +22,6 @@ START_TIMEOUT_MS = 60_000
 STOP_TIMEOUT_MS = 60_000
 SAY_AFTER_MS = 2_000
 POLL_MS = 20
-LOG_LINES_SHOWN = 5
 
 _clock = RealClock()
 _spawned: list[subprocess.Popen[bytes]] = []
@@ -118,7 +117,9 @@ def wait_ready(starting: list[Spawned], say: Say) -> None:
     while waiting := [one for one in starting if not one.ready.exists()]:
         for one in waiting:
             if one.process.poll() is not None:
-                raise Failure(Exit.WRONG, f"{one.name} did not start: {_reason(one)}")
+                raise Failure(
+                    exit_of(one.process.returncode), f"{one.name} did not start: {_reason(one)}"
+                )
         if elapsed_ms(began) > START_TIMEOUT_MS:
             raise Failure(
                 Exit.WRONG,
@@ -131,21 +132,27 @@ def wait_ready(starting: list[Spawned], say: Say) -> None:
         wait_for_end([one.process.pid for one in waiting], POLL_MS)
 
 
+def exit_of(returncode: int) -> Exit:
+    """What our own exit code is when a ``tidefs`` process that we need ended with that one."""
+    failed = returncode in set(Exit) - {Exit.OK}
+    return Exit(returncode) if failed else Exit.WRONG
+
+
 def _reason(one: Spawned) -> str:
     """What its log says since it was started, for a person."""
-    return log_tail(one.log, one.log_start_bytes) + f"; its log is {one.log}"
+    return f"{last_words(one.log, one.log_start_bytes)}; its log is {one.log}"
 
 
-def log_tail(log: Path, start_bytes: int) -> str:
-    """The last lines written behind ``start_bytes``, one after the other in one line."""
+def last_words(log: Path, start_bytes: int) -> str:
+    """The last line that was written behind ``start_bytes``."""
     try:
         with log.open("rb") as file:
             file.seek(start_bytes)
-            lines = file.read().decode(errors="replace").split("\n")
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError as error:
         return f"its log cannot be read ({error.strerror})"
     said = [line.strip() for line in lines if line.strip()]
-    return " | ".join(said[-LOG_LINES_SHOWN:]) or "it said nothing"
+    return said[-1].removeprefix("tidefs: ") if said else "it said nothing"
 
 
 def wait_for_end(pids: Iterable[int], timeout_ms: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tidefs.deploy import processes
 from tidefs.deploy.exits import Exit, Failure
-from tidefs.deploy.processes import Spawned, end, is_ours, log_tail, pid_of_server, spawn
+from tidefs.deploy.processes import Spawned, end, is_ours, last_words, pid_of_server, spawn
 
 OBEDIENT = "import signal; print('up', flush=True); signal.pause()"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {OBEDIENT}"
@@ -129,7 +129,7 @@ def test_ready_ones_are_not_waited_for(python, tmp_path):
     )
 
 
-def test_log_tail_of_nothing(tmp_path):
-    assert "cannot be read" in log_tail(tmp_path / "none", 0)
+def test_last_words_of_nothing(tmp_path):
+    assert "cannot be read" in last_words(tmp_path / "none", 0)
     (tmp_path / "log").write_text("\n\n")
-    assert log_tail(tmp_path / "log", 0) == "it said nothing"
+    assert last_words(tmp_path / "log", 0) == "it said nothing"
