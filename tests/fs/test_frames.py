@@ -29,6 +29,7 @@ def feed(reader, data, step=RECEIVE_BUFFER_BYTES):
     data = memoryview(data)
     while data:
         buffer = reader.buffer()
+        assert len(buffer) > 0
         count = min(step() if callable(step) else step, len(buffer), len(data))
         buffer[:count] = data[:count]
         data = data[count:]
@@ -49,6 +50,16 @@ def test_any_split_gives_the_same_frames(parts, data):
         return max(data.draw(steps), 1 if small else 1000)
 
     assert feed(reader, stream, step) == sent
+    reader.finish()
+
+
+@pytest.mark.parametrize("size", [50, 30_000])
+def test_more_small_frames_than_fit_the_buffer(size):
+    """A frame that lies across the end of the buffer is moved to its beginning."""
+    sent = [([n], bytes([n % 256]) * size) for n in range(3 * RECEIVE_BUFFER_BYTES // size)]
+    stream = b"".join(b"".join(encode(header, [payload])) for header, payload in sent)
+    reader = FrameReader()
+    assert feed(reader, stream, 10**6) == sent
     reader.finish()
 
 

@@ -232,6 +232,14 @@ async def test_deadlines(address):
             kept[4].reply(Done())
 
 
+async def test_a_short_deadline_behind_a_long_one(address):
+    async with joined(address, lambda incoming: None) as (peer, _):
+        peer.post(BEAT, timeout_ms=60_000, done=lambda outcome, payload: None)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(10):
+            await failed(Code.TIMED_OUT, peer.call(BEAT, timeout_ms=10))
+
+
 async def test_a_cancelled_call_leaves_the_connection_alone(address):
     kept = []
     async with joined(address, kept.append) as (peer, _):
@@ -459,6 +467,46 @@ async def test_a_truncated_frame_is_logged(address, caplog):
         stream.close()
         await until(lambda: "the stream ended in the middle of a frame" in caplog.text)
         assert await good.call(BEAT) == Done()
+
+
+class Broken:
+    """A stream that takes nothing any more, but still has something to read."""
+
+    remote = "x"
+
+    def __init__(self, *pieces):
+        self._pieces = [b"".join(encode((0, CLIENT.hello()))), *pieces]
+        self._closed = trio.Event()
+
+    def receive_nowait(self, buffer):
+        if not self._pieces:
+            return None
+        piece = self._pieces.pop(0)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def send_nowait(self, buffers):
+        raise TideError(Code.DISCONNECTED, "Broken pipe")
+
+    async def wait_readable(self):
+        await self._closed.wait()
+        raise TideError(Code.DISCONNECTED, "closed by this side")
+
+    def close(self):
+        self._closed.set()
+
+
+async def test_what_came_before_the_connection_broke_is_served():
+    class One:
+        async def accept_forever(self, handle):
+            await handle(Broken(GOOD))
+
+    seen = []
+    async with trio.open_nursery() as nursery:
+        await serve(PORTS, One(), SERVER, seen.append, nursery)
+    (incoming,) = seen
+    assert incoming.peer.closed
+    assert incoming.peer._reason == "Broken pipe"
 
 
 async def test_a_peer_that_does_not_read_is_cut_off(address, caplog, monkeypatch):
