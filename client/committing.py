@@ -62,6 +62,7 @@ class Committer:
         self._pusher.void_reservations(file)
         if not file.changes.pushed and not file.written:
             return
+        assert not any(file.changes.dirty.intersects(*carried) for carried in file.carried)
         attempt = _begin(file)
         chunks = [
             NewChunk(index, written.handle, written.version)

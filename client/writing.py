@@ -171,6 +171,8 @@ class Writer:
     async def _push_all(self, file: File) -> None:
         """Push what is dirty now, several pieces at a time."""
         failures: list[TideError] = []
+        if file.changes.dirty:
+            await self._pusher.prepare(file)
 
         async def one(start: int, end: int) -> None:
             try:

@@ -1,0 +1,443 @@
+"""A cluster without network for the vfs: the real state machine, chunks in dicts, faults on demand.
+
+Every call takes a moment before and after it is carried out, so that replies overtake each other.
+Time is trio's, which tests let run on by itself.
+"""
+
+import random
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from tidefs.client.modes import MODES
+from tidefs.client.vfs import Surroundings, Vfs
+from tidefs.fs.codec import pack, unpack
+from tidefs.fs.errors import Code, TideError
+from tidefs.fs.messages import meta
+from tidefs.fs.messages.places import ChunkPlace, ServerPlace
+from tidefs.metaserver.check import check
+from tidefs.metaserver.effects import ChunksDropped
+from tidefs.metaserver.entries import (
+    Entry,
+    FormatCluster,
+    GrantChunk,
+    Reap,
+    ReserveHandles,
+    StartSession,
+)
+from tidefs.metaserver.kv_memory import MemoryKeyValue
+from tidefs.metaserver.state import State
+
+START_NS = 1_700_000_000_000_000_000
+
+
+class TrioClock:
+    """The clock port, on trio's time."""
+
+    def monotonic_ns(self):
+        return int(trio.current_time() * 1e9)
+
+    def wall_ns(self):
+        return START_NS + self.monotonic_ns()
+
+
+class Chunk:
+    """One chunk on the only chunkserver."""
+
+    def __init__(self, version):
+        self.version = version
+        self.data = bytearray()
+        self.synced = b""
+
+
+class Weather:
+    """How long things take, and what goes wrong."""
+
+    def __init__(self, seed=0):
+        self.random = random.Random(seed)
+        self.slowest_s = 0.01
+        self.write_failures = []  # errors for the next writes, None: let it pass
+        self.sync_failures = []
+        self.read_failures = []
+        self.call_failures = {}  # request class -> errors for the next calls
+        self.lost_write_acknowledgements = 0
+
+    async def delay(self):
+        await trio.sleep(self.random.random() * self.slowest_s)
+
+
+class FakeCluster:
+    """Shared by all mounts of a test."""
+
+    def __init__(self, seed=0):
+        self.weather = Weather(seed)
+        self.state = State(MemoryKeyValue())
+        self.chunks = {}
+        self.reserved = {}  # (inode, index) -> handle
+        self.granted = {}  # handle -> version
+        self.handles = []
+        self.version = 0
+        self.opens = {}  # (session, inode) -> 1
+        self.calls = []
+        self.writes = []  # (handle, offset, bytes)
+        self.syncs = []
+        self.place = ServerPlace(1, "here", ["unix:/nowhere"])
+        self.sessions = 0
+        self.clock_ns = START_NS
+        self.apply(FormatCluster("test", 1, 0o755, 0, 0))
+
+    def apply(self, request, payload=b""):
+        try:
+            self.clock_ns = TrioClock().wall_ns()
+        except RuntimeError:
+            pass  # before trio runs
+        reply, effects = self.state.apply(
+            Entry(
+                self.state.totals.applied_index + 1,
+                1,
+                self.clock_ns,
+                0,
+                0,
+                0,
+                request.METHOD,
+                unpack(pack(request)),
+                bytes(payload),
+            )
+        )
+        for effect in effects:
+            if isinstance(effect, ChunksDropped):
+                for handle in effect.handles:
+                    self.chunks.pop(handle, None)
+        if isinstance(reply, TideError):
+            raise reply
+        if isinstance(request, meta.Commit):
+            for chunk in request.chunks:
+                if self.reserved.get((request.inode, chunk.index)) == chunk.handle:
+                    del self.reserved[request.inode, chunk.index]
+        return reply
+
+    def open_session(self):
+        self.sessions += 1
+        return self.apply(StartSession(self.sessions.to_bytes(16), "host", 1)).session
+
+    def reap(self):
+        held = {inode for _, inode in self.opens}
+        gone = [inode for inode in self.state.orphans() if inode not in held]
+        if gone:
+            self.apply(Reap(gone))
+
+    def next_version(self):
+        self.version += 1
+        return 1 << 32 | self.version
+
+    def grant(self, known):
+        if known.cut < 0 and self.granted.get(known.handle) == known.version:
+            return
+        version = self.next_version()
+        chunk = self.chunks.get(known.handle)
+        if chunk is None:
+            raise TideError(Code.UNAVAILABLE, "the chunk is nowhere")
+        chunk.version = version
+        if known.cut >= 0:
+            del chunk.data[known.cut :]
+        self.granted[known.handle] = version
+        self.apply(GrantChunk(known.handle, version, known.cut))
+
+    def reserve(self, inode, index):
+        handle = self.reserved.get((inode, index))
+        if handle is None:
+            if not self.handles:
+                reply = self.apply(ReserveHandles(100))
+                self.handles = list(range(reply.first, reply.first + reply.count))
+            handle = self.reserved[inode, index] = self.handles.pop(0)
+        return handle
+
+    def crash_machine(self):
+        """The chunkserver's machine loses what was not synced, and no grant is good any more."""
+        for chunk in self.chunks.values():
+            chunk.data = bytearray(chunk.synced)
+            chunk.version = 0
+        self.granted.clear()
+
+    def content(self, inode):
+        """What a new reader would see, asked without any client."""
+        attributes, inline = self.state.content(inode)
+        data = bytearray(attributes.size)
+        if inline is not None:
+            data[: len(inline)] = inline
+            return bytes(data)
+        chunk_bytes = 64 << 20
+        for known in self.state.chunks(inode, 0, attributes.size // chunk_bytes + 1):
+            piece = bytes(self.chunks[known.handle].data)
+            if known.cut >= 0:
+                piece = piece[: known.cut]
+            start = known.index * chunk_bytes
+            piece = piece[: max(0, attributes.size - start)]
+            data[start : start + len(piece)] = piece
+        return bytes(data)
+
+
+class FakeMeta:
+    """MetaServers of one mount."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.session = cluster.open_session()
+        self.held = {}
+        self.reservations = set()
+
+    def lose_session(self):
+        """The session expired, and there is a new one."""
+        cluster = self.cluster
+        for key in [key for key in cluster.opens if key[0] == self.session]:
+            del cluster.opens[key]
+        for inode, index, handle in self.reservations:
+            if cluster.reserved.get((inode, index)) == handle:
+                del cluster.reserved[inode, index]
+                cluster.chunks.pop(handle, None)
+        self.reservations.clear()
+        self.session = cluster.open_session()
+        cluster.reap()
+
+    async def call(self, request, payload=()):
+        return (await self.exchange(request, payload))[0]
+
+    async def exchange(self, request, payload=()):
+        weather = self.cluster.weather
+        self.cluster.calls.append(request)
+        await weather.delay()
+        failures = weather.call_failures.get(type(request))
+        if failures:
+            failure = failures.pop(0)
+            if failure is not None:
+                raise failure
+        reply, content = self.answer(request, b"".join(payload))
+        await weather.delay()
+        return reply, memoryview(content)
+
+    def answer(self, request, payload):
+        cluster, state = self.cluster, self.cluster.state
+        match request:
+            case meta.Lookup():
+                return state.lookup(request.parent, request.name), b""
+            case meta.GetAttributes():
+                return meta.Node(state.attributes(request.inode)), b""
+            case meta.ReadLink():
+                return meta.Target(state.read_link(request.inode)), b""
+            case meta.ReadDirectory():
+                return state.listing(request.inode, request.cookie, request.count_max), b""
+            case meta.ListXattrs():
+                return meta.Names(state.xattr_names(request.inode)), b""
+            case meta.GetXattr():
+                return meta.Value(state.xattr(request.inode, request.name)), b""
+            case meta.GetSpace():
+                return meta.Space(1 << 40, 1 << 39, 10), b""
+            case meta.Open() | meta.GetContent():
+                attributes, inline = state.content(request.inode)
+                if isinstance(request, meta.Open):
+                    cluster.opens[self.session, request.inode] = 1
+                same = attributes.data_version == request.known_data_version
+                return (
+                    meta.Content(attributes, inline is not None),
+                    b"" if inline is None or same else inline,
+                )
+            case meta.GetLayout():
+                return self.layout(request), b""
+            case meta.Change():
+                reply = cluster.apply(request, payload)
+                if isinstance(request, meta.Create) and request.open:
+                    cluster.opens[self.session, reply.attributes.inode] = 1
+                cluster.reap()
+                return reply, b""
+        raise AssertionError(request)
+
+    def layout(self, request):
+        cluster = self.cluster
+        fields = (request.inode, request.first, request.count)
+        found = {chunk.index: chunk for chunk in cluster.state.chunks(*fields)}
+        places = []
+        for index in range(request.first, request.first + request.count):
+            known = found.get(index)
+            if known is not None:
+                if request.write or known.cut >= 0:
+                    cluster.grant(known)
+                version = cluster.state.chunk(known.handle).version
+                places.append(ChunkPlace(index, known.handle, version, [cluster.place], False))
+            elif request.write:
+                handle = cluster.reserve(request.inode, index)
+                version = cluster.granted.setdefault(handle, cluster.next_version())
+                places.append(ChunkPlace(index, handle, version, [cluster.place], True))
+        return meta.Layout(cluster.state.attributes(request.inode), places)
+
+    def opened(self, inode):
+        self.held[inode] = self.held.get(inode, 0) + 1
+
+    def released(self, inode):
+        self.held[inode] -= 1
+        if not self.held[inode]:
+            del self.held[inode]
+            self.cluster.opens.pop((self.session, inode), None)
+            self.cluster.reap()
+
+    def reserved(self, inode, index, handle):
+        self.reservations.add((inode, index, handle))
+
+    def committed(self, inode, index, handle):
+        self.reservations.discard((inode, index, handle))
+
+
+class FakeChunks:
+    """ChunkServers of one mount. A payload is checked when it arrives: it must not have changed."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.writing = {}
+        self.in_flight = 0
+        self.in_flight_max = 0
+
+    async def read(self, place, offset, length):
+        weather = self.cluster.weather
+        await weather.delay()
+        if weather.read_failures and (failure := weather.read_failures.pop(0)) is not None:
+            raise failure
+        chunk = self.cluster.chunks.get(place.handle)
+        if chunk is None:
+            raise TideError(Code.NO_CHUNK, f"chunk {place.handle}")
+        if chunk.version < place.version:
+            raise TideError(Code.STALE_VERSION, f"chunk {place.handle}")
+        piece = bytes(chunk.data[offset : offset + length])
+        await weather.delay()
+        return [piece, bytes(length - len(piece))]
+
+    async def write(self, place, offset, buffers):
+        cluster, weather = self.cluster, self.cluster.weather
+        data = b"".join(buffers)
+        end = offset + len(data)
+        assert len(data) <= 4 << 20
+        assert end <= 64 << 20
+        assert not any(
+            handle == place.handle and first < end and offset < last
+            for handle, first, last in self.writing
+        ), "two writes of one byte are in flight"
+        key = (place.handle, offset, end)
+        self.writing[key] = True
+        self.in_flight += 1
+        self.in_flight_max = max(self.in_flight, self.in_flight_max)
+        try:
+            await weather.delay()
+            assert b"".join(buffers) == data, "the bytes changed on their way"
+            failure = weather.write_failures.pop(0) if weather.write_failures else None
+            if failure is not None and not failure.detail.startswith("after"):
+                raise failure
+            chunk = cluster.chunks.get(place.handle)
+            if chunk is None:
+                if not place.fresh or place.handle not in cluster.reserved.values():
+                    raise TideError(Code.NO_CHUNK, f"chunk {place.handle}")
+                chunk = cluster.chunks[place.handle] = Chunk(place.version)
+            if chunk.version != place.version:
+                raise TideError(Code.STALE_VERSION, f"chunk {place.handle}")
+            if len(chunk.data) < end:
+                chunk.data.extend(bytes(end - len(chunk.data)))
+            chunk.data[offset:end] = data
+            cluster.writes.append((place.handle, offset, data))
+            if failure is not None:
+                raise failure
+            await weather.delay()
+            assert b"".join(buffers) == data, "the bytes changed on their way"
+        finally:
+            self.in_flight -= 1
+            del self.writing[key]
+
+    async def sync(self, place):
+        cluster, weather = self.cluster, self.cluster.weather
+        await weather.delay()
+        if weather.sync_failures and (failure := weather.sync_failures.pop(0)) is not None:
+            raise failure
+        chunk = cluster.chunks.get(place.handle)
+        if chunk is None:
+            raise TideError(Code.NO_CHUNK, f"chunk {place.handle}")
+        if chunk.version < place.version:
+            raise TideError(Code.STALE_VERSION, f"chunk {place.handle}")
+        chunk.synced = bytes(chunk.data)
+        cluster.syncs.append(place.handle)
+
+
+class Kernel:
+    """Notes what it is told to forget."""
+
+    def __init__(self):
+        self.told = []
+
+    def invalidate_inode(self, inode, *, attributes_only):
+        self.told.append((inode, attributes_only))
+
+    def invalidate_entry(self, parent, name):
+        self.told.append((parent, name))
+
+
+async def settled(answer):
+    """What a driver does with an answer."""
+    return await answer if hasattr(answer, "__await__") else answer
+
+
+class Mount:
+    """One vfs on the cluster, with the driver's part played by the test."""
+
+    def __init__(self, cluster, mode, nursery, **options):
+        self.cluster = cluster
+        self.meta = FakeMeta(cluster)
+        self.chunks = FakeChunks(cluster)
+        self.vfs = Vfs(
+            Surroundings(self.meta, self.chunks, TrioClock(), MODES[mode], nursery, **options)
+        )
+        self.vfs.kernel = self.kernel = Kernel()
+
+    def __getattr__(self, name):
+        method = getattr(self.vfs, name)
+
+        async def call(*arguments):
+            return await settled(method(*arguments))
+
+        return call
+
+    def known_to_answer(self, name, *arguments):
+        """The answer of a method that must not need to wait."""
+        answer = getattr(self.vfs, name)(*arguments)
+        assert not hasattr(answer, "__await__"), f"{name} had to go out"
+        return answer
+
+
+@asynccontextmanager
+async def mounted(cluster, *modes, **options):
+    """Mounts in these modes, closed in good order; then the state is checked."""
+    async with trio.open_nursery() as nursery:
+        mounts = [Mount(cluster, mode, nursery, **options) for mode in modes]
+        yield mounts if len(mounts) > 1 else mounts[0]
+        for mount in mounts:
+            await mount.vfs.close()
+        nursery.cancel_scope.cancel()
+    assert check(cluster.state) == []
+
+
+@pytest.fixture
+def new_cluster():
+    """What makes a cluster, for tests that need many."""
+    return FakeCluster
+
+
+@pytest.fixture
+def cluster():
+    return FakeCluster()
+
+
+@pytest.fixture
+def mount_on():
+    """``async with mount_on(cluster, "nfs", "uncached") as (first, second)``."""
+    return mounted
+
+
+@pytest.fixture
+def on(cluster):
+    """``mount_on`` for the one cluster of the test."""
+    return partial(mounted, cluster)
