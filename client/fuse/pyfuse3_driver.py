@@ -418,6 +418,7 @@ class Pyfuse3Driver:
     ) -> None:
         """Mounts; OSError or RuntimeError when libfuse cannot (it says why on stderr)."""
         self._invalidation = invalidation
+        self._detached = False
         pyfuse3.init(Operations(file_system), mount_point, options)
 
     async def serve_forever(self) -> None:
@@ -428,8 +429,12 @@ class Pyfuse3Driver:
                 await pyfuse3.main(min_tasks=IDLE_READERS, max_tasks=READERS_MAX)
                 nursery.cancel_scope.cancel()
         finally:
-            pyfuse3.close(unmount=True)
+            pyfuse3.close(unmount=not self._detached)
 
-    def unmount(self) -> None:
-        """Stop serving; the mount point is detached, who still uses it gets ENOTCONN."""
+    def unmount(self, *, detached: bool = False) -> None:
+        """Stop serving; who still uses the mount gets ENOTCONN.
+
+        ``detached``: the mount point was taken away already, and something else may be there.
+        """
+        self._detached = detached
         pyfuse3.terminate()
