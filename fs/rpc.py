@@ -30,6 +30,7 @@ from .messages.hello import Hello, Welcome
 from .ports import Ports
 from .ports.clock import Clock
 from .ports.network import Listener, Stream
+from .wakeups import Doorbell, Waiter
 
 __all__ = ["Handler", "Identity", "Incoming", "Mutation", "Peer", "connect", "serve"]
 
@@ -70,67 +71,6 @@ async def no_requests(incoming: Incoming) -> None:
     raise TideError(Code.UNKNOWN_METHOD, type(incoming.request).__name__)
 
 
-class _Doorbell:
-    """One task waits, anybody rings; a ring that finds nobody waiting is kept."""
-
-    def __init__(self) -> None:
-        self._waiting: trio.lowlevel.Task | None = None
-        self._rung = False
-
-    def ring(self) -> None:
-        if self._waiting is not None:
-            trio.lowlevel.reschedule(self._waiting)
-            self._waiting = None
-        else:
-            self._rung = True
-
-    async def wait(self) -> None:
-        if self._rung:
-            self._rung = False
-            await trio.lowlevel.checkpoint()
-            return
-        self._waiting = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._waiting = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-
-class _Waiter:
-    """A task that waits for the outcome of one call."""
-
-    __slots__ = ("call", "connection", "outcome", "payload", "task")
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.task: trio.lowlevel.Task | None = None
-        self.call: Call | None = None
-        self.outcome: Any = None
-        self.payload = EMPTY
-
-    def take(self, outcome: Message | TideError, payload: memoryview) -> None:
-        self.outcome = outcome
-        self.payload = payload
-        if self.task is not None:
-            trio.lowlevel.reschedule(self.task)
-            self.task = None
-
-    def abort(self, _: object) -> trio.lowlevel.Abort:
-        assert self.call is not None
-        self.task = None
-        self.connection.forget(self.call)
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    async def wait(self) -> None:
-        if self.outcome is None:
-            self.task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self.abort)
-        if isinstance(self.outcome, TideError):
-            raise self.outcome
-
-
 class Peer:
     """One connection, in both directions. Made by ``connect`` and ``serve``."""
 
@@ -158,8 +98,8 @@ class Peer:
         self._in_pass = False
         self._blocked = False  # the network takes no more; the sending task waits for it
         self._broken = ""  # why sending has failed
-        self._send_bell = _Doorbell()
-        self._timer_bell = _Doorbell()
+        self._send_bell = Doorbell()
+        self._timer_bell = Doorbell()
         self._timer_ns: int | None = None
 
     @property
@@ -205,7 +145,7 @@ class Peer:
         timeout_ms: int = CALL_TIMEOUT_MS,
     ) -> tuple[R, memoryview]:
         """As ``call``, with the payload of the reply."""
-        waiter = _Waiter(self._connection)
+        waiter = Waiter(self._connection)
         waiter.call = self._connection.request(
             self._clock.monotonic_ns(),
             request,
