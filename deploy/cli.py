@@ -7,7 +7,7 @@ import click
 
 from .. import __version__
 from ..fs.errors import TideError
-from .exits import Exit, Failure, failure_of, table
+from .exits import Exit, Failure, failure_of, first_error, table
 
 PACKAGE = __name__.rpartition(".")[0]
 
@@ -46,6 +46,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TideError as error:
             raise failure_of(error) from error
+        except BaseExceptionGroup as group:
+            if found := first_error(group):
+                raise failure_of(found) from group
+            raise
         except KeyboardInterrupt:
             raise Failure(Exit.INTERRUPTED, "interrupted") from None
 

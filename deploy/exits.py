@@ -36,6 +36,9 @@ MEANINGS: dict[Exit, str] = {
 assert set(MEANINGS) == set(Exit), "every exit code has its meaning"
 
 _OF_CODE = {
+    Code.NO_ENTRY: Exit.LACKING,
+    Code.NOT_A_DIRECTORY: Exit.LACKING,
+    Code.NOT_SUPPORTED: Exit.LACKING,
     Code.INVALID: Exit.CONFIG,
     Code.BUSY: Exit.BUSY,
     Code.NOT_PERMITTED: Exit.LACKING,
@@ -64,9 +67,34 @@ class Failure(click.ClickException):
         click.echo(f"tidefs: {self.message}", file=file, err=True)
 
 
+_REASON_IS_THE_CODE = {
+    Code.NO_ENTRY,
+    Code.EXISTS,
+    Code.NOT_A_DIRECTORY,
+    Code.IS_A_DIRECTORY,
+    Code.NOT_EMPTY,
+    Code.NAME_TOO_LONG,
+    Code.NO_SPACE,
+    Code.READ_ONLY,
+}
+"""With these the detail names only the thing; with all others it is a sentence of its own."""
+
+
 def failure_of(error: TideError) -> Failure:
     """The same for an error that came up from below."""
-    return Failure(_OF_CODE.get(error.code, Exit.WRONG), str(error))
+    named = error.code in _REASON_IS_THE_CODE or not error.detail
+    return Failure(_OF_CODE.get(error.code, Exit.WRONG), str(error) if named else error.detail)
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> TideError | None:
+    """The TideError that ended tasks which ran together; None when something else did."""
+    found: TideError | None = None
+    for error in group.exceptions:
+        inner = first_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if not isinstance(inner, TideError):
+            return None
+        found = found or inner
+    return found
 
 
 def table() -> str:

@@ -50,7 +50,7 @@ def _ask(source: str, addresses: list[str], cluster: str) -> tuple[Report, Exit]
         return report_of(source, ask_status(addresses, cluster), ""), Exit.OK
     except TideError as error:
         failure = failure_of(error)
-        sentence = f"no metaserver answers: {error}"
+        sentence = f"no metaserver answers: {failure.message}"
         return report_of(source, None, sentence), Exit(failure.exit_code)
 
 
