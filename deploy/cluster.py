@@ -4,10 +4,10 @@ import os
 import shutil
 import socket
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from ..client.mounts import runtime_folder
 from ..fs.messages.hello import METASERVER
 from .exits import Exit, Failure
 from .folder import (
@@ -121,7 +121,7 @@ class Cluster:
                     return
                 if run.exists():  # the folder was moved to a deeper place
                     shutil.rmtree(run)
-                run.symlink_to(short_folder() / f"tidefs-{self.file.cluster[:12]}")
+                run.symlink_to(runtime_folder() / self.file.cluster[:16])
             target = Path(os.readlink(run))
             target.mkdir(mode=0o700, exist_ok=True)
             found = target.lstat()
@@ -225,11 +225,3 @@ def free_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
     return port
-
-
-def short_folder() -> Path:
-    """A folder with a short path for this user's sockets."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.path.isdir(runtime) and len(os.fsencode(runtime)) < 50:
-        return Path(runtime)
-    return Path("/run") if os.geteuid() == 0 else Path(tempfile.gettempdir())

@@ -120,14 +120,14 @@ def test_a_name_that_is_no_text(tmp_path):
 
 
 def test_a_long_path_gets_sockets_elsewhere(tmp_path, monkeypatch, short_folder):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder))
+    monkeypatch.setattr(clusters, "runtime_folder", lambda: short_folder)
     deep = tmp_path / ("x" * 100)
     made = new(deep)
     made._make_socket_folder()
     addresses = made.metaserver_addresses()
     assert len(addresses[0]) < 108
     assert (deep / "run").is_symlink()
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.undo()
     assert open_cluster(deep).metaserver_addresses() == addresses, "the link is what counts"
 
 
