@@ -201,8 +201,16 @@ class Log:
             await self._segments[-1].file.sync()
         except TideError as error:
             if error.code is Code.NO_SPACE:
-                await self.truncate_suffix(before + 1)
+                await self._cut_back(before)
             raise
+
+    async def _cut_back(self, last_index: int) -> None:
+        """There was no room: make sure that nothing of it is there after a crash."""
+        try:
+            await self.truncate_suffix(last_index + 1)
+        except TideError as error:
+            # Now it is not known what the disk holds; only a recovery can tell.
+            raise TideError(Code.DEVICE_ERROR, f"cutting the log back: {error}") from None
 
     async def _write(self, records: Sequence[Record], synced_index: int) -> None:
         segment = self._segments[-1]

@@ -1,5 +1,6 @@
 """The working copy on LMDB, below the server's data folder. The only user of real paths here."""
 
+import logging
 import os
 import shutil
 
@@ -15,6 +16,8 @@ FOLDER = "working"
 _DATABASE = f"{FOLDER}/database"
 _MARKER = f"{FOLDER}/opened"
 _FORMAT = 1
+
+log = logging.getLogger(__name__)
 
 
 class _Marker(Message):
@@ -72,7 +75,11 @@ class LmdbStores:
             file.close()
         if found != self._marker:
             return None
-        return self._open()
+        try:
+            return self._open()
+        except TideError as error:
+            log.warning("the working copy is made anew: %s", error)
+            return None
 
     async def open_copy(self, path: str) -> LmdbStore:
         self._clear()
