@@ -12,25 +12,32 @@ from tidefs.client.fuse.driver import FileSystem
 from tidefs.fs.ports import Ports
 
 from .cluster import Cluster, Process
-from .crash_disk import CrashDisk
-from .ports import SimulatedRandomness
+from .rivals import Rival
 from .user import User
-from .watched_disk import WatchedDisk
 from .workload import Worker
 
 RESTART_AFTER_S = 16.0
 """Longer than anything that a dead client sent can still be under way, and than its session."""
 
-MountLife = Callable[[Ports, Callable[[FileSystem], Awaitable[None]]], Awaitable[None]]
-"""Mounts, runs the function on the vfs, and unmounts in good order."""
+MountLife = Callable[[Ports, Callable[[FileSystem], Awaitable[None]], str], Awaitable[None]]
+"""Mounts on the named host, runs the function on the vfs, and unmounts in good order."""
 
 
 class Application:
     """A worker, how much it has yet to do, and where it goes."""
 
-    def __init__(self, worker: Worker, steps: int, route: "list[ClientHost]", stay: int) -> None:
-        """``route``: the clients it visits in turn; ``stay``: steps until it moves on."""
+    def __init__(
+        self,
+        worker: Worker | Rival,
+        steps: int,
+        route: "list[ClientHost]",
+        stay: int,
+        pause: Callable[[], float],
+    ) -> None:
+        """``route``: the clients it visits in turn; ``stay``: steps until it moves on; ``pause``:
+        seconds between two steps."""
         self.worker = worker
+        self._pause = pause
         self.left = steps
         self.done = trio.Event()
         self._route = route
@@ -40,6 +47,7 @@ class Application:
         """Work on ``host`` until it is time to move on."""
         await self.worker.attach(User(vfs, self.worker.base))
         while self.left:
+            await trio.sleep(self._pause())
             await self.worker.work(1)
             self.left -= 1
             if len(self._route) > 1 and self.left % self._stay == 0:
@@ -78,11 +86,10 @@ class ClientHost(Process):
         async def visit(vfs: FileSystem) -> None:
             await work(User(vfs, ()))
 
-        await self.live(scope, partial(self._mount, ports, visit))
+        await self.live(scope, partial(self._mount, ports, visit, self.host))
 
     def _begin(self) -> tuple[Ports, trio.CancelScope]:
-        disk = CrashDisk(SimulatedRandomness(f"{self.cluster.seed} {self.host} disk"))
-        return self.begin(WatchedDisk(disk, self.host, self.cluster.trace))
+        return self.begin(self.no_disk())
 
     def release(self) -> None:
         """Unmount once nobody works here; there will be no more arrivals."""
@@ -102,7 +109,7 @@ class ClientHost(Process):
         self.cluster.postman.after(RESTART_AFTER_S, self.start)
 
     async def _live(self, ports: Ports, scope: trio.CancelScope) -> None:
-        if await self.live(scope, partial(self._mount, ports, self._serve)):
+        if await self.live(scope, partial(self._mount, ports, self._serve, self.host)):
             self.finished.set()
 
     async def _serve(self, vfs: FileSystem) -> None:

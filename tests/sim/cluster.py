@@ -9,9 +9,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 from tidefs.fs.ports import Ports
+from tidefs.fs.ports.disk import Disk
 
 from .crash_disk import CrashDisk
 from .network import HostNetwork, SimulatedNetwork
@@ -21,6 +23,9 @@ from .trace import Trace
 from .watched_disk import Lie, WatchedDisk, honest
 from .wire import split
 from .workload import Conditions, ViolationError
+
+if TYPE_CHECKING:
+    from .client_host import ClientHost
 
 DRIFT_MAX = 0.009
 """Less than the one part in CLOCK_DRIFT_PARTS that leases allow for."""
@@ -49,7 +54,7 @@ class Cluster:
         self.lives = 0
         self.metaserver: Server
         self.chunkservers: list[Server] = []
-        self.clients: list[Process] = []
+        self.clients: list[ClientHost] = []
         nursery.start_soon(self.postman.run_forever)
 
     def servers(self) -> "list[Server]":
@@ -78,13 +83,18 @@ class Process:
     def up(self) -> bool:
         return self._scope is not None
 
-    def begin(self, disk: WatchedDisk) -> tuple[Ports, trio.CancelScope]:
+    def begin(self, disk: Disk) -> tuple[Ports, trio.CancelScope]:
         """What a new life is lived with; hand both to ``live``."""
         assert self._scope is None, f"{self.host} lives already"
         self._scope = trio.CancelScope()
         self.port = self.cluster.network.attach(self.host)
         seed = f"{self.cluster.seed} {self.host} {self.cluster.new_life()}"
         return Ports(self.clock, SimulatedRandomness(seed), disk, self.port), self._scope
+
+    def no_disk(self) -> WatchedDisk:
+        """For a process that keeps nothing: an empty one."""
+        disk = CrashDisk(SimulatedRandomness(f"{self.cluster.seed} {self.host} disk"))
+        return WatchedDisk(disk, self.host, self.cluster.trace)
 
     async def live(self, scope: trio.CancelScope, life: Callable[[], Awaitable[None]]) -> bool:
         """Run ``life`` to its end or to ``stop``; whether it came to its end."""

@@ -9,6 +9,7 @@ import logging
 import random
 import traceback
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import IO, Any
 
 import trio
@@ -16,14 +17,17 @@ import trio
 from . import determinism
 from .client_host import Application, ClientHost
 from .cluster import Cluster, ErrorLog, Lies
-from .compose import build_cluster, final_checks, mount
+from .compose import build_cluster, check_servers, check_state, mount
 from .nemesis import FAULTS, Nemesis
+from .rivals import Rival
 from .trace import Trace
 from .user import User
 from .workload import Conditions, Taste, ViolationError, Worker
 
 SAFETY_MAX_S = 120.0
 LIVENESS_MAX_S = 300.0
+SESSIONS_END_S = 30.0
+"""After the last unmount: sessions of crashed clients expire, their unlinked files are reaped."""
 
 
 @dataclass
@@ -38,7 +42,9 @@ class Options:
     steps: int
     faults: list[str]
     pause_max_s: float
+    think_max_s: float
     wandering: bool
+    rivals: int
 
     @classmethod
     def draw(cls, chance: random.Random) -> "Options":
@@ -53,8 +59,10 @@ class Options:
             applications=clients + chance.choice((0, 1)),
             steps=chance.choice((40, 80, 120)),
             faults=chance.sample(FAULTS, chance.choice((0, 1, 2, 3, 4, 6, len(FAULTS)))),
-            pause_max_s=chance.choice((0.3, 1.0, 3.0)),
+            pause_max_s=chance.choice((0.3, 1.0, 3.0, 10.0)),
+            think_max_s=chance.choice((0.01, 0.1, 1.0)),
             wandering=chance.random() < 0.4,
+            rivals=chance.choice((0, 0, 2, 3)),
         )
 
 
@@ -185,10 +193,20 @@ class Scenario:
             worker.seed(f"{self._seed} {name}")
             first = number % len(clients)
             route = [*clients[first:], *clients[:first]] if wandering else [clients[first]]
-            stay = self._chance.choice((5, 20))
-            application = Application(worker, self._options.steps, route, stay)
-            self._applications.append(application)
-            route[0].receive(application)
+            self._place(worker, route)
+        for number in range(self._options.rivals):
+            name = f"r{number}"
+            write_max_bytes = self._chance.choice((100, 5_000, 100_000))
+            seed = f"{self._seed} {name}"
+            rival = Rival(name, seed, write_max_bytes, conditions, self._trace)
+            self._place(rival, [clients[number % len(clients)]])
+
+    def _place(self, worker: Worker | Rival, route: list[ClientHost]) -> None:
+        stay = self._chance.choice((5, 20))
+        pause = partial(self._chance.uniform, 0.0, self._options.think_max_s)
+        application = Application(worker, self._options.steps, route, stay, pause)
+        self._applications.append(application)
+        route[0].receive(application)
 
     def _lose_power(self) -> None:
         for application in self._applications:
@@ -198,8 +216,9 @@ class Scenario:
         """Before anything goes wrong."""
 
         async def prepare(user: User) -> None:
+            for base in sorted({application.worker.base for application in self._applications}):
+                await user.mkdir(base, 0o755)
             for application in self._applications:
-                await user.mkdir(application.worker.base, 0o755)
                 await application.worker.prepare(User(user.vfs, application.worker.base))
 
         with trio.move_on_after(LIVENESS_MAX_S) as patience:
@@ -244,7 +263,9 @@ class Scenario:
 
         with trio.move_on_after(LIVENESS_MAX_S) as patience:
             await self._visit(cluster, "last", look)
-            await final_checks(cluster, self._options)
+            await check_servers(cluster, [application.worker for application in self._applications])
+            await trio.sleep(SESSIONS_END_S)
+            await check_state(cluster, self._options)
         if patience.cancelled_caught:
             raise ViolationError("the final checks do not come to an end")
 

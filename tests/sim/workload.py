@@ -348,6 +348,9 @@ class Worker:
 
     async def _link(self) -> None:
         path, new_path = self._some(), self._fresh()
+        node = _found(self.tree, path)
+        if node is not None and node.kind is Kind.DIRECTORY and _found(self.tree, new_path):
+            return  # two reasons to refuse: the kernel looks at the name first
         await self._step(
             f"link {as_text(path)} {as_text(new_path)}",
             lambda tree: tree.link(path, new_path),
@@ -376,6 +379,10 @@ class Worker:
         flags = self._random.choice(
             (RenameFlags.NONE, RenameFlags.NONE, RenameFlags.NOREPLACE, RenameFlags.EXCHANGE)
         )
+        node = _found(self.tree, path)
+        upwards = new_path == path[: len(new_path)] and new_path != path
+        if upwards and node is not None and node.kind is not Kind.DIRECTORY:
+            return  # two reasons to refuse: the kernel has its own first
         await self._step(
             f"rename {as_text(path)} {as_text(new_path)} {flags.name}",
             lambda tree: tree.rename(path, new_path, flags),
@@ -445,7 +452,7 @@ class Worker:
         path = self._some_with_xattrs()
         name = b"user." + self._random.choice(NAMES[:3])
         value = self._random.randbytes(self._random.choice((0, 10, 300)))
-        flags = self._random.choice(tuple(XattrFlags) + (XattrFlags.NONE,) * 2)
+        flags = self._random.choice((*XattrFlags, XattrFlags.NONE, XattrFlags.NONE))
         await self._step(
             f"set_xattr {as_text(path)} {name.decode()} {flags.name}",
             lambda tree: tree.set_xattr(path, name, value, flags),

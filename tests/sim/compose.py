@@ -1,0 +1,118 @@
+"""The product's own compositions, on simulated ports: the only file here that knows how it is put
+together."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+from tidefs.client.client import Identity, open_client
+from tidefs.client.fuse.driver import FileSystem
+from tidefs.client.modes import mode_named
+from tidefs.client.options import MountOptions
+from tidefs.fs.config import Duration, Size
+from tidefs.fs.limits import LOG_SEGMENT_BYTES
+from tidefs.fs.ports import Ports
+from tidefs.metaserver.check import check
+from tidefs.metaserver.config import MetaserverConfig
+from tidefs.metaserver.node import _start_driver
+from tidefs.metaserver.node import run_node as run_metaserver
+from tidefs.metaserver.recovery import recover
+from tidefs.metaserver.store_memory import MemoryStores
+
+from .client_host import MountLife
+from .cluster import Cluster, Lies, Process, Server
+from .final_checks import Inspector
+from .rivals import Rival
+from .trace import Trace
+from .watched_disk import WatchedDisk
+from .workload import ViolationError, Worker
+
+if TYPE_CHECKING:
+    from .simulation import Options
+
+CLUSTER_ID = "simulated"
+METASERVER = "m"
+META_ADDRESS = f"tcp:{METASERVER}:1"
+PATIENCE_MS = 3_600_000
+
+
+def build_cluster(
+    seed: int, options: "Options", trace: Trace, lies: Lies, nursery: trio.Nursery
+) -> Cluster:
+    """Servers with empty disks, not yet started."""
+    cluster = Cluster(seed, trace, nursery)
+    config = metaserver_config(options)
+
+    async def metaserver(ports: Ports) -> None:
+        await run_metaserver(config, ports, MemoryStores(ports.disk), pid=1)
+
+    cluster.metaserver = Server(cluster, METASERVER, metaserver, lie=lies.metaserver)
+    return cluster
+
+
+def metaserver_config(options: "Options") -> MetaserverConfig:
+    """Repair and garbage collection come soon, so that runs see them."""
+    return MetaserverConfig(
+        cluster=CLUSTER_ID,
+        server=1,
+        data="data",
+        listen=[META_ADDRESS],
+        host=METASERVER,
+        replicas=options.replicas,
+        repair_after=Duration(8_000),
+        log_segment=Size(LOG_SEGMENT_BYTES),
+    )
+
+
+def mount(cluster: Cluster, options: "Options") -> MountLife:
+    """How a client of this cluster lives."""
+
+    async def life(ports: Ports, serve: Callable[[FileSystem], Awaitable[None]], host: str) -> None:
+        async with trio.open_nursery() as nursery:
+            client = await open_client(
+                ports,
+                Identity([META_ADDRESS], host, pid=1),
+                MountOptions(mode=mode_named(options.mode)),
+                nursery,
+                timeout_ms=PATIENCE_MS,
+            )
+            await serve(client.vfs)
+            await client.close()
+
+    return life
+
+
+async def check_servers(cluster: Cluster, workers: Sequence[Worker | Rival]) -> None:
+    """See ``final_checks.py``."""
+    visitor = Process(cluster, "inspector")
+    ports, scope = visitor.begin(visitor.no_disk())
+
+    async def inspect() -> None:
+        async with trio.open_nursery() as nursery:
+            inspector = Inspector(ports, nursery)
+            await inspector.wait_until_well(META_ADDRESS)
+            for worker in workers:
+                await inspector.compare_replicas(META_ADDRESS, worker)
+            nursery.cancel_scope.cancel()
+
+    await visitor.live(scope, inspect)
+
+
+async def check_state(cluster: Cluster, options: "Options") -> None:
+    """What recovery makes of the metaserver's disk after a power failure must be consistent."""
+    server = cluster.metaserver
+    server.stop(machine=True)
+    ports, scope = server.begin(WatchedDisk(server.disk, server.host, cluster.trace))
+
+    async def check_recovered() -> None:
+        stores = MemoryStores(ports.disk)
+        recovered = await recover(
+            ports.disk, stores, CLUSTER_ID, segment_bytes=metaserver_config(options).log_segment
+        )
+        await _start_driver(metaserver_config(options), ports, recovered)
+        wrong = check(recovered.state)
+        orphans = recovered.state.orphans()
+        if wrong or orphans:
+            raise ViolationError(f"in the metaserver's state: {wrong[:5]}, orphans {orphans[:5]}")
+
+    await server.live(scope, check_recovered)
