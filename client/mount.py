@@ -109,7 +109,7 @@ async def _is_stale(mount: mounts.Mount) -> bool:
 
     def ask() -> bool:
         try:
-            os.stat(mount.point)
+            os.statvfs(mount.point)  # never answered from the kernel's caches
         except OSError as error:
             return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
         return False
@@ -122,13 +122,8 @@ async def _is_stale(mount: mounts.Mount) -> bool:
 def fuse_options(request: MountRequest) -> set[str]:
     """What libfuse is to tell the kernel."""
     options = request.options
-    name = request.name.encode("ascii", "backslashreplace").decode()
-    escaped = name.replace("\\", "\\\\").replace(",", "\\,")
-    chosen = {
-        "default_permissions",
-        "subtype=tidefs",
-        f"fsname={mounts.SOURCE_PREFIX}{escaped}",
-    }
+    source = mounts.source_of(request.name).replace("\\", "\\\\").replace(",", "\\,")
+    chosen = {"default_permissions", "subtype=tidefs", f"fsname={source}"}
     allow_other = options.allow_other
     if allow_other or (allow_other is None and os.geteuid() == 0):
         chosen.add("allow_other")
@@ -235,9 +230,9 @@ async def _announce(
     on_ready: Callable[[], None],
 ) -> None:
     """The mount is of use when its root can be looked at."""
-    if mount is not None:
-        set_read_ahead(mount.device, options.read_ahead_bytes)
     await trio.to_thread.run_sync(os.stat, point, abandon_on_cancel=True)
+    if mount is not None:
+        set_read_ahead(mount.device, options.read_ahead_bytes)  # the kernel has set its own by now
     log.info("mounted on %s", point)
     on_ready()
 

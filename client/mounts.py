@@ -84,7 +84,22 @@ def _parse(text: str) -> Iterator[Mount]:
     for line in text.splitlines():
         front, _, back = line.partition(" - ")
         fields, (kind, source, *_) = front.split(" "), back.split(" ")
-        yield Mount(_unescape(fields[4]), kind, _unescape(source), fields[2])
+        source = _unescape(source)
+        if kind == TYPE:
+            source = _read_source(source)
+        yield Mount(_unescape(fields[4]), kind, source, fields[2])
+
+
+def source_of(name: str) -> str:
+    """What the kernel's list shows as the source of one of our mounts: ASCII, for libfuse."""
+    return SOURCE_PREFIX + name.encode("unicode_escape").decode("ascii")
+
+
+def _read_source(text: str) -> str:
+    try:
+        return text.encode("ascii").decode("unicode_escape")
+    except UnicodeError:
+        return text  # not made by us
 
 
 def _unescape(text: str) -> str:

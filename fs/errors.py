@@ -96,7 +96,7 @@ TABLE: dict[Code, Row] = {
     Code.TOO_LARGE: Row(errno.EMSGSIZE, False, "the message is too large"),
     Code.SYMLINK_LOOP: Row(errno.ELOOP, False, "too many levels of symbolic links"),
     Code.NO_BUFFER_ROOM: Row(errno.ERANGE, False, "the result does not fit"),
-    Code.BUSY: Row(errno.EBUSY, True, "the server is overloaded"),
+    Code.BUSY: Row(errno.EBUSY, True, "busy"),
     Code.TIMED_OUT: Row(errno.ETIMEDOUT, True, "no answer in time"),
     Code.DISCONNECTED: Row(errno.ENOTCONN, True, "the connection broke"),
     Code.NOT_LEADER: Row(errno.EAGAIN, True, "this metaserver is not the leader"),
