@@ -33,10 +33,12 @@ DRIFT_MAX = 0.009
 
 @dataclass
 class Lies:
-    """Which syncs do nothing, by role: for tests that the simulator notices."""
+    """What is broken on purpose, by role: for tests that the simulator notices."""
 
     metaserver: Lie = honest
     chunkserver: Lie = honest
+    close_keeps_back: bool = False
+    """A client's close answers at once and publishes nothing."""
 
 
 class Cluster:

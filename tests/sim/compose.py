@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import trio
 from tidefs.client.client import Identity, open_client
 from tidefs.client.fuse.driver import FileSystem
+from tidefs.client.inodes import File
 from tidefs.client.modes import mode_named
 from tidefs.client.options import MountOptions
+from tidefs.client.vfs import Vfs
 from tidefs.fs.config import Duration, Size
 from tidefs.fs.limits import LOG_SEGMENT_BYTES
 from tidefs.fs.ports import Ports
@@ -64,8 +66,8 @@ def metaserver_config(options: "Options") -> MetaserverConfig:
     )
 
 
-def mount(cluster: Cluster, options: "Options") -> MountLife:
-    """How a client of this cluster lives."""
+def mount(options: "Options", lies: Lies) -> MountLife:
+    """How a client lives."""
 
     async def life(ports: Ports, serve: Callable[[FileSystem], Awaitable[None]], host: str) -> None:
         async with trio.open_nursery() as nursery:
@@ -76,10 +78,27 @@ def mount(cluster: Cluster, options: "Options") -> MountLife:
                 nursery,
                 timeout_ms=PATIENCE_MS,
             )
+            if lies.close_keeps_back:
+                _keep_back(client.vfs)
             await serve(client.vfs)
             await client.close()
 
     return life
+
+
+def _keep_back(vfs: Vfs) -> None:
+    """A broken client: what close should publish stays here until it is flushed for its age."""
+    flush, released = vfs._flush, vfs._released
+
+    async def fsync_only(file: File, *, sync: bool) -> None:
+        if sync:
+            await flush(file, sync=True)
+
+    async def release_only(file: File) -> None:
+        released(file)
+
+    vfs._flush = fsync_only  # type: ignore[method-assign]
+    vfs._release_modified = release_only  # type: ignore[method-assign]
 
 
 async def check_servers(cluster: Cluster, workers: Sequence[Worker | Rival]) -> None:

@@ -100,6 +100,7 @@ class Outcome:
 MUTATIONS: dict[str, Lies] = {
     "metaserver-sync": Lies(metaserver=lambda path: path.startswith("log/")),
     "chunkserver-sync": Lies(chunkserver=lambda path: True),
+    "client-close": Lies(close_keeps_back=True),
 }
 """Broken acknowledgements, to see that the simulator sees them."""
 
@@ -176,7 +177,7 @@ class Scenario:
 
     def _make_clients(self, cluster: Cluster) -> list[ClientHost]:
         clients = [
-            ClientHost(cluster, f"c{number}", mount(cluster, self._options))
+            ClientHost(cluster, f"c{number}", mount(self._options, self._lies))
             for number in range(self._options.clients)
         ]
         cluster.clients.extend(clients)
@@ -271,7 +272,7 @@ class Scenario:
 
     async def _visit(self, cluster: Cluster, host: str, work: Any) -> None:
         """Mount somewhere, do something, unmount."""
-        visitor = ClientHost(cluster, host, mount(cluster, self._options))
+        visitor = ClientHost(cluster, host, mount(self._options, self._lies))
         await visitor.once(work)
 
 
