@@ -91,18 +91,23 @@ class Store:
         self._stopping = trio.Event()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Recover, then keep the store until ``stop``. CORRUPT when the journal is damaged."""
-        async with trio.open_nursery() as nursery:
+        """Recover, then keep the store until ``stop``; cancelled, leave all as a kill would.
+
+        CORRUPT when the journal is damaged, DEVICE_ERROR when it cannot be synced.
+        """
+        try:
             found = await recovery.load(self._disk, self.shelf, self.journal)
-            nursery.start_soon(self.journal.run)
-            await recovery.rebuild_all(self._disk, self.shelf, self.upkeep, found)
-            nursery.start_soon(self.upkeep.run)
-            task_status.started()
-            await self._stopping.wait()
-            await self.upkeep.finish()
-            nursery.cancel_scope.cancel()
-        self.journal.close()
-        self.shelf.files.close_all()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.journal.run)
+                await recovery.rebuild_all(self._disk, self.shelf, self.upkeep, found)
+                nursery.start_soon(self.upkeep.run)
+                task_status.started()
+                await self._stopping.wait()
+                await self.upkeep.finish()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.journal.close()
+            self.shelf.files.close_all()
 
     def stop(self) -> None:
         """Have ``run`` bring everything to stable storage and return."""
