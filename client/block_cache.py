@@ -67,7 +67,7 @@ class BlockCache:
     ) -> None:
         """``evicted(inode, start, end)`` is told of each block that leaves to make room."""
         self._evicted = evicted
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
         self._clean: OrderedDict[Key, Block] = OrderedDict()
         self._pinned: dict[Key, Block] = {}
         self._spare: list[bytearray] = []
@@ -186,7 +186,7 @@ class BlockCache:
         return bytearray(size)
 
     def _make_room(self, length: int) -> None:
-        while self.used_bytes + length > self._capacity_bytes and self._clean:
+        while self.used_bytes + length > self.capacity_bytes and self._clean:
             (inode, index), block = self._clean.popitem(last=False)
             self._discard(block)
             start = index * CACHE_BLOCK_BYTES

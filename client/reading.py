@@ -13,7 +13,7 @@ import trio
 from ..fs.attributes import Attributes
 from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
-from ..fs.limits import CACHE_BLOCK_BYTES, CHUNK_BYTES, MIB
+from ..fs.limits import CACHE_BLOCK_BYTES, CHUNK_BYTES, READ_AHEAD_BYTES
 from ..fs.messages.meta import GetContent, GetLayout
 from ..fs.messages.places import ChunkPlace
 from ..fs.ports.clock import Clock
@@ -22,7 +22,7 @@ from .layouts import PLACEMENT_ERRORS, question
 from .patience import Patience
 from .servers import ChunkServers, MetaServers
 
-FETCH_MAX_BYTES = 1 * MIB
+FETCH_MAX_BYTES = READ_AHEAD_BYTES // 4
 _ZEROS = memoryview(bytes(FETCH_MAX_BYTES))
 
 

@@ -18,11 +18,9 @@ import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.limits import (
-    CACHE_BYTES,
     CHUNK_BYTES,
     DIRTY_MAX_BYTES,
     FRAME_PAYLOAD_MAX_BYTES,
-    MIB,
     PUSHES_IN_FLIGHT_MAX,
     WRITE_BEHIND_AGE_MS,
     WRITE_BEHIND_BYTES,
@@ -35,8 +33,7 @@ from .patience import Patience
 from .pushing import Pusher
 from .reading import Shell
 
-COMMIT_BEHIND_BYTES = 16 * MIB
-PINNED_MAX_BYTES = CACHE_BYTES * 3 // 4
+COMMIT_BEHIND_BYTES = DIRTY_MAX_BYTES // 4
 
 
 class Writer:
@@ -50,6 +47,7 @@ class Writer:
         self._busy = 0  # pushes and commits in the background
         self._room = trio.lowlevel.ParkingLot()
         self._limit = trio.Semaphore(PUSHES_IN_FLIGHT_MAX)
+        self._pinned_max_bytes = files.blocks.capacity_bytes * 3 // 4
 
     # --- room for more
 
@@ -57,7 +55,7 @@ class Writer:
         """Whether so many bytes may become dirty now."""
         return (
             self._files.account.bytes + length <= DIRTY_MAX_BYTES
-            and self._files.blocks.pinned_bytes + length <= PINNED_MAX_BYTES
+            and self._files.blocks.pinned_bytes + length <= self._pinned_max_bytes
         )
 
     async def wait_room(self, length: int) -> None:

@@ -5,15 +5,18 @@ Time is trio's, which tests let run on by itself.
 """
 
 import random
-from contextlib import asynccontextmanager, suppress
+import sys
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 
 import pytest
 import trio
+from tidefs.client import reading
 from tidefs.client.modes import MODES
 from tidefs.client.vfs import Surroundings, Vfs
 from tidefs.fs.codec import pack, unpack
 from tidefs.fs.errors import Code, TideError
+from tidefs.fs.limits import KIB
 from tidefs.fs.messages import meta
 from tidefs.fs.messages.places import ChunkPlace, ServerPlace
 from tidefs.metaserver.check import check
@@ -169,7 +172,7 @@ class FakeCluster:
         if inline is not None:
             data[: len(inline)] = inline
             return bytes(data)
-        chunk_bytes = 64 << 20
+        chunk_bytes = reading.CHUNK_BYTES
         for known in self.state.chunks(inode, 0, attributes.size // chunk_bytes + 1):
             piece = bytes(self.chunks[known.handle].data)
             if known.cut >= 0:
@@ -310,7 +313,7 @@ class FakeChunks:
         data = b"".join(buffers)
         end = offset + len(data)
         assert len(data) <= 4 << 20
-        assert end <= 64 << 20
+        assert end <= reading.CHUNK_BYTES
         assert not any(
             handle == place.handle and first < end and offset < last
             for handle, first, last in self.writing
@@ -413,6 +416,35 @@ async def mounted(cluster, *modes, **options):
             await mount.vfs.close()
         nursery.cancel_scope.cancel()
     assert check(cluster.state) == []
+
+
+SMALL = {
+    "CHUNK_BYTES": 256 * KIB,
+    "CACHE_BLOCK_BYTES": 64 * KIB,
+    "WRITE_BEHIND_BYTES": 64 * KIB,
+    "COMMIT_BEHIND_BYTES": 128 * KIB,
+    "DIRTY_MAX_BYTES": 512 * KIB,
+    "READ_AHEAD_BYTES": 256 * KIB,
+    "FETCH_MAX_BYTES": 64 * KIB,
+}
+
+
+@contextmanager
+def small_limits():
+    """Files of some hundred KiB cross all borders: of chunks, of blocks, of what may be dirty."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in list(sys.modules.items()):
+            if name.startswith(("tidefs.client.", "tidefs.metaserver.")):
+                for limit, value in SMALL.items():
+                    if hasattr(module, limit):
+                        patch.setattr(module, limit, value)
+        yield
+
+
+@pytest.fixture
+def small():
+    """``with small():`` runs with small limits."""
+    return small_limits
 
 
 @pytest.fixture

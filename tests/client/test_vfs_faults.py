@@ -226,9 +226,7 @@ async def test_conflict_both_mounts_make_the_file_large(autojump_clock, cluster,
         assert content[3 * MIB :] == b"2" * MIB
 
 
-async def test_conflict_a_small_change_between_carrying_over_and_commit(
-    autojump_clock, cluster, on
-):
+async def test_conflict_a_small_change_after_carrying_over(autojump_clock, cluster, on):
     async with on("nfs", "nfs") as (first, second):
         inode, handle = await new_file(first)
         await first.write(handle, 0, b"." * 10)

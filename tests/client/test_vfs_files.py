@@ -6,7 +6,7 @@ import pytest
 import trio
 from tidefs.client.fuse.driver import Caller, NewAttributes
 from tidefs.fs.errors import Code, TideError
-from tidefs.fs.limits import CHUNK_BYTES, DIRTY_MAX_BYTES, INLINE_MAX_BYTES, MIB
+from tidefs.fs.limits import CACHE_BLOCK_BYTES, CHUNK_BYTES, DIRTY_MAX_BYTES, INLINE_MAX_BYTES, MIB
 from tidefs.fs.messages import meta
 
 ME = Caller(1000, 1000, 1, 0o022)
@@ -118,6 +118,64 @@ async def test_close_to_open_between_two_mounts(autojump_clock, cluster, on):
         assert second.kernel.told == [(inode, True)], "the kernel knew an older size"
         assert bytes(await second.read(opened.handle, 0, 6)) == b"newold"
         assert bytes(await second.read(opened.handle, 3 * MIB, 10)) == b"longer"
+
+
+async def test_an_own_commit_behind_anothers_does_not_hide_it(autojump_clock, cluster, on):
+    async with on("nfs", "nfs") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"old" * MIB)
+        await first.flush(handle)
+        other = (await second.open(inode, RW)).handle
+        await second.write(other, 0, b"new")
+        await second.flush(other)
+        await first.write(handle, 2 * MIB, b"own")
+        await first.flush(handle)
+        opened = await first.open(inode, RW)
+        assert not opened.keep_cache
+        assert bytes(await first.read(opened.handle, 0, 6)) == b"newold"
+
+
+async def test_a_hole_that_another_filled(autojump_clock, cluster, on):
+    async with on("nfs", "nfs") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, CHUNK_BYTES, b"end")
+        await first.flush(handle)
+        assert bytes(await first.read(handle, 0, 3)) == bytes(3)
+        other = (await second.open(inode, RW)).handle
+        await second.write(other, 0, b"new")
+        await second.flush(other)
+        opened = await first.open(inode, RW)
+        assert bytes(await first.read(opened.handle, 0, 3)) == b"new"
+
+
+async def test_a_write_wins_over_a_fetch_that_began_before_it(autojump_clock, cluster, on):
+    """Even when the written bytes were flushed and evicted before the fetch arrives."""
+    async with on("nfs", "nfs") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"old" * MIB)
+        await first.flush(handle)
+        opened = await second.open(inode, RW)
+        file = second.vfs.files.peek(inode)
+        cluster.weather.slowest_s = 0
+        release = trio.Event()
+        read = second.chunks.read
+
+        async def slow(place, offset, length):
+            found = await read(place, offset, length)
+            await release.wait()
+            return found
+
+        second.chunks.read = slow
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second.read, opened.handle, 0, 3)
+            await trio.testing.wait_all_tasks_blocked()
+            await second.write(opened.handle, 0, b"new")
+            await second.flush(opened.handle)
+            second.vfs.files.blocks.drop(inode, 0)
+            file.valid.remove(0, CACHE_BLOCK_BYTES)
+            second.chunks.read = read
+            release.set()
+        assert bytes(await second.read(opened.handle, 0, 3)) == b"new"
 
 
 async def test_own_changes_keep_the_own_caches(autojump_clock, cluster, on):
@@ -304,14 +362,13 @@ async def test_scattered_writes_wait_as_well(autojump_clock, cluster, on):
 
 
 async def test_what_is_dirty_for_long_is_flushed(autojump_clock, cluster, on):
-    async with on("nfs") as mount:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(mount.vfs.run)
-            inode, handle = await new_file(mount)
-            await mount.write(handle, 0, b"hello")
-            await trio.sleep(30)
-            assert cluster.content(inode) == b"hello"
-            nursery.cancel_scope.cancel()
+    async with on("nfs") as mount, trio.open_nursery() as nursery:
+        nursery.start_soon(mount.vfs.run)
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"hello")
+        await trio.sleep(30)
+        assert cluster.content(inode) == b"hello"
+        nursery.cancel_scope.cancel()
 
 
 async def test_sequential_reading_fetches_ahead(autojump_clock, cluster, on):
