@@ -18,7 +18,9 @@ from .repair import CopyOrder, Need, need_of, next_copies
 from .status import Missing
 
 LOOK_EVERY_MS = 10_000
+"""When nothing has changed."""
 LOOK_AGAIN_MS = 1_000
+"""When something has."""
 COPIES_AT_ONCE = 4
 COPIES_AT_ONCE_PER_SERVER = 2
 DELETED_AT_ONCE = 1_000
@@ -34,6 +36,7 @@ class Caretaker:
         self._running: dict[int, int] = {}
         self._copying: set[int] = set()
         self._reclaimer = Reclaimer(leader.config.garbage_grace * 10**6)
+        self._pause_ms = min(LOOK_EVERY_MS, leader.config.garbage_grace)
         self.missing = Missing(0, 0)
 
     async def run(self) -> None:
@@ -47,7 +50,7 @@ class Caretaker:
                 changed = self._leader.chunks_changed = trio.Event()
                 await trio.sleep(LOOK_AGAIN_MS / 1000)
                 if not needs and not self._copying:
-                    with trio.move_on_after((LOOK_EVERY_MS - LOOK_AGAIN_MS) / 1000):
+                    with trio.move_on_after(self._pause_ms / 1000):
                         await changed.wait()
 
     # --- copies ------------------------------------------------------------------------------

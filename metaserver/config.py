@@ -14,9 +14,8 @@ from ..fs.limits import (
     REPLICAS_MIN_DURING_REPAIR,
     SESSION_LEASE_MS,
 )
+from ..fs.log import LEVELS
 from .oplog_records import CLUSTER_ID_MAX_BYTES
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class MetaserverConfig(Config, frozen=True, kw_only=True):
@@ -54,7 +53,7 @@ class MetaserverConfig(Config, frozen=True, kw_only=True):
             ("listen", bool(self.listen), "must name an address, such as tcp:127.0.0.1:7000"),
             ("replicas", 0 < self.replicas <= REPLICAS_MAX, f"must be 1 to {REPLICAS_MAX}"),
             ("replicas_min", self.replicas_min > 0, "must be at least 1"),
-            ("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}"),
+            ("log_level", self.log_level in LEVELS, f"must be one of {', '.join(LEVELS)}"),
             ("checkpoint_entries", self.checkpoint_entries > 0, "must be at least 1"),
             ("log_segment", self.log_segment > LOG_RECORD_MAX_BYTES, _SEGMENT),
         ):

@@ -184,6 +184,9 @@ class Grants:
         servers = self._choose(failed)
         grant = Grant(self._versions.next(), tuple(servers))
         reservation.version, reservation.servers = grant
+        for server in servers:
+            # Nobody reports a chunk because it was made: who says that it is not there corrects it.
+            self._servers.holds(server, reservation.handle, Replica(grant.version, clean=True))
         self._remember(reservation.handle, grant)
         return grant
 

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import trio
 
 from ..fs.config import load
 from ..fs.errors import Code, TideError
+from ..fs.log import set_up
 from ..fs.ports import Ports
 from ..fs.ports.clock import RealClock
 from ..fs.ports.disk_real import RealDisk
@@ -24,8 +24,6 @@ from .format import LOCK
 from .node import run_node
 from .store_lmdb import LmdbStores
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +31,7 @@ async def run_server(config_path: str) -> None:
     """Serve until SIGTERM or SIGINT. TideError says why it cannot."""
     config = load(config_path, MetaserverConfig)
     config.check(config_path)
-    logging.basicConfig(stream=sys.stderr, level=config.log_level.upper(), format=LOG_FORMAT)
+    set_up(config.log_level)
     folder = config.data
     with _locked(folder):
         disk = RealDisk(folder)

@@ -146,5 +146,5 @@ async def test_a_newer_format_is_refused_with_what_to_do():
     await open_log(disk)
     (name,) = disk.names("log")
     disk.files[f"log/{name}"].data[8] = 9
-    with pytest.raises(TideError, match="format 9.*use the version"):
+    with pytest.raises(TideError, match=r"format 9.*use the version"):
         await open_log(disk)
