@@ -209,12 +209,20 @@ class MetaClient:
             while self._opens.crossed(since, inode):
                 since = self._opens.begin_opening()
                 try:
-                    await self._repeat(Open(inode, 0), ())
+                    await self._reopen(inode)
                 finally:
                     self._opens.end_opening()
         finally:
             self._opens.end_opening()
         return reply, reply_payload
+
+    async def _reopen(self, inode: int) -> None:
+        """Have the leader note, once more, that the inode is open."""
+        try:
+            await self._repeat(Open(inode, 0), ())
+        except TideError as error:
+            if error.code is not Code.STALE_HANDLE:  # gone meanwhile: its user will be told
+                raise
 
     async def _repeat(self, request: Request[R], payload: Sequence[Buffer]) -> tuple[R, memoryview]:
         backoff = Backoff(self._ports.randomness)
@@ -229,6 +237,10 @@ class MetaClient:
         change = await self._take_slot()
         try:
             answer = await self._carry(change, request, payload)
+            if change.maybe_done and opens(request):
+                # The answer was kept in the log; that the file is open, in the memory of the
+                # leader that gave it.
+                await self._reopen(_made(answer[0]))
         except trio.Cancelled:
             if change.sent and self._nursery is not None and not self._closed:
                 copied = [bytes(buffer) for buffer in payload]

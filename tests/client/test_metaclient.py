@@ -368,8 +368,24 @@ async def test_an_opening_that_a_release_crossed_is_repeated(autojump_clock, req
             client.opened(5)
             assert meta.of(Release) == [Release([5])]
             assert isinstance(meta.requests[-1], Open)
-            assert len(meta.of(Open)) == (3 if isinstance(request_, Open) else 1)
+            assert len(meta.of(Open)) == (3 if isinstance(request_, Open) else 2)
             assert meta.requests.index(meta.of(Release)[0]) < len(meta.requests) - 1
+
+
+async def test_a_create_whose_first_answer_was_lost_is_noted_as_open(autojump_clock):
+    async with trio.open_nursery() as nursery:
+        world = World(nursery)
+        meta = await FakeMeta(world).start()
+        meta.rules += [
+            always(Open, Content(ATTRIBUTES, False)),
+            always(Create, ENTRY),
+            once(Create, CUT),
+        ]
+        async with running(world, meta) as client:
+            await client.call(CREATE)
+            assert meta.requests[-1] == Open(5, 0)
+            await client.call(CREATE)
+            assert len(meta.of(Open)) == 1
 
 
 async def test_the_wrong_cluster_or_role_is_said_at_once(autojump_clock):
