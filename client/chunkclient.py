@@ -4,10 +4,9 @@ A failed write or sync is reported to the metaserver, so that its next grant lea
 servers out, and ends with REPLICA_FAILED: the caller fetches the layout anew and tries again.
 
 A write whose connection broke is sent once more, with the same id, on a new connection. The
-primary recognises the id if it did it the first time; if the primary was restarted meanwhile it
-has forgotten, and the same bytes are written to the same place again, which does no harm as long
-as the caller has no two writes of one byte in flight. It is worth it: a broken connection to a
-server that lives is then no reason to do without that replica.
+primary recognises the id if it got it the first time. If it was restarted meanwhile, it knows
+neither the id nor which writes came before, and refuses. So nothing is written twice, and a broken
+connection to a server that lives is no reason to do without that replica.
 """
 
 import logging
