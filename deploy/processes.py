@@ -151,7 +151,7 @@ def last_words(log: Path, start_bytes: int) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError as error:
         return f"its log cannot be read ({error.strerror})"
-    said = [line.strip() for line in lines if line.strip()]
+    said = [line.strip(" |+-^~") for line in lines if any(map(str.isalpha, line))]
     return said[-1].removeprefix("tidefs: ") if said else "it said nothing"
 
 

@@ -60,12 +60,14 @@ def _lines(report: Report) -> list[str]:
     lines = [f"{report.source}: {state if report.reachable else 'cannot be reached'}"]
     lines += [f"  {problem}" for problem in report.problems]
     if report.cluster:
-        lines += ["", f"cluster  {report.cluster}, {count(report.replicas, 'copy', 'copies')}"]
+        lines += ["", f"cluster  {report.cluster}"]
     if report.reachable:
         missing = report.chunks_missing_copies
         copies = f"{missing:,} lack copies" if missing else "all have their copies"
+        each = f", for {count(report.replicas, 'copy', 'copies')} of everything"
+        space = f"{format_size(report.free_bytes)} free of {format_size(report.total_bytes)}"
         lines += [
-            f"space    {format_size(report.free_bytes)} free of {format_size(report.total_bytes)}",
+            f"space    {space}{each if report.replicas > 1 else ''}",
             f"files    {count(report.inodes, 'inode')}, {format_size(report.stored_bytes)} stored",
             f"chunks   {count(report.chunks, 'chunk')}" + (f", {copies}" if report.chunks else ""),
             f"users    {count(report.sessions, 'session')}",

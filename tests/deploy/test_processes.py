@@ -106,6 +106,7 @@ def test_a_server_that_dies_is_named_with_its_last_words(tmp_path):
     starting = Spawned("meta-1", process, tmp_path / "ready", log, log.stat().st_size)
     with pytest.raises(Failure) as caught:
         processes.wait_ready([starting], say_nothing)
+    assert caught.value.exit_code == Exit.UNREACHABLE, "its own"
     assert "meta-1 did not start" in caught.value.message
     assert "Connection refused" in caught.value.message
     assert str(log) in caught.value.message
@@ -127,6 +128,12 @@ def test_ready_ones_are_not_waited_for(python, tmp_path):
     processes.wait_ready(
         [Spawned("meta-1", python(OBEDIENT), tmp_path / "ready", tmp_path / "log", 0)], say_nothing
     )
+
+
+def test_last_words_of_a_crash(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("+-+---- 1 ----\n    | ValueError: a bug\n    +-----------\n")
+    assert last_words(log, 0) == "ValueError: a bug"
 
 
 def test_last_words_of_nothing(tmp_path):
