@@ -112,8 +112,9 @@ class ChunkClient:
 
     def _note(self, replica: ServerPlace, error: TideError) -> None:
         if error.code in UNREACHABLE:
-            self._suspect(replica)
-        log.info("chunkserver %s: %s", server_name(ServerId(replica.server)), error)
+            self._suspect(replica)  # and the connections have said so
+        else:
+            log.info("chunkserver %s: %s", server_name(ServerId(replica.server)), error)
 
     def _suspect(self, replica: ServerPlace) -> None:
         now_ns = self._ports.clock.monotonic_ns()

@@ -6,6 +6,7 @@ import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.ids import ServerId, server_name
+from ..fs.log import Once
 from ..fs.messages.hello import CHUNKSERVER, CLIENT
 from ..fs.messages.places import ServerPlace
 from ..fs.ports import Ports
@@ -34,6 +35,7 @@ class Connections:
         self._nursery = nursery
         self._peers: dict[int, Peer] = {}
         self._attempts: dict[int, _Attempt] = {}
+        self._once = Once(log)
 
     async def to(self, place: ServerPlace) -> Peer:
         """A living connection; DISCONNECTED says what each address of the server answered."""
@@ -58,16 +60,18 @@ class Connections:
 
     async def _try(self, place: ServerPlace, attempt: _Attempt) -> None:
         attempt.outcome = TideError(Code.DISCONNECTED, "the client ends")
+        name = f"chunkserver {server_name(ServerId(place.server))}"
         try:
-            attempt.outcome = self._peers[place.server] = await self._connect(place)
+            attempt.outcome = self._peers[place.server] = await self._connect(place, name)
+            self._once.well(name, "%s can be reached again", name)
         except TideError as error:
             attempt.outcome = error
+            self._once.warn(name, "%s", error)
         finally:
             del self._attempts[place.server]
             attempt.done.set()
 
-    async def _connect(self, place: ServerPlace) -> Peer:
-        name = f"chunkserver {server_name(ServerId(place.server))}"
+    async def _connect(self, place: ServerPlace, name: str) -> Peer:
         troubles = []
         for address in self._reachable(place):
             try:
