@@ -136,12 +136,13 @@ class Server(Process):
         run: Callable[[Ports], Awaitable[None]],
         *,
         lie: Lie = honest,
-        holds_chunks: bool = False,
+        data_start: int | None = None,
     ) -> None:
+        """``data_start``: where the bytes begin in chunk files; None: it holds none."""
         super().__init__(cluster, host)
         self._run = run
         self._lie = lie
-        self._holds_chunks = holds_chunks
+        self.data_start = data_start
         self.disk = CrashDisk(SimulatedRandomness(f"{cluster.seed} {host} disk"), latency_s=0.0005)
         self._watched: WatchedDisk | None = None
 
@@ -150,6 +151,16 @@ class Server(Process):
         self._watched = WatchedDisk(self.disk, self.host, self.cluster.trace, self._lie)
         ports, scope = self.begin(self._watched)
         self.cluster.nursery.start_soon(self._live, ports, scope)
+
+    def chunk_files(self) -> list[tuple[str, bytes]]:
+        """Path and bytes of each chunk held, when all that was ever written here is synced."""
+        if any(inode.dirty for inode in self.disk._files.values()):
+            return []
+        return [
+            (path, bytes(inode.cache[self.data_start :]))
+            for path, inode in sorted(self.disk._files.items())
+            if path.startswith("chunks/")
+        ]
 
     async def _live(self, ports: Ports, scope: trio.CancelScope) -> None:
         if await self.live(scope, lambda: self._run(ports)):
@@ -164,7 +175,7 @@ class Server(Process):
             self.disk.crash(SimulatedRandomness(seed))
         else:
             self.disk.kill()
-        if machine and self._holds_chunks:
+        if machine and self.data_start is not None:
             self.cluster.conditions.power_was_lost = True
             for notice in self.cluster.on_power_loss:
                 notice()

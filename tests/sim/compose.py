@@ -5,6 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
+from tidefs.chunkserver.config import ChunkserverConfig
+from tidefs.chunkserver.layout import DATA_START
+from tidefs.chunkserver.node import run_node as run_chunkserver
+from tidefs.chunkserver.records import RECORD_MAX_BYTES
 from tidefs.client.client import Identity, open_client
 from tidefs.client.fuse.driver import FileSystem
 from tidefs.client.inodes import File
@@ -12,7 +16,7 @@ from tidefs.client.modes import mode_named
 from tidefs.client.options import MountOptions
 from tidefs.client.vfs import Vfs
 from tidefs.fs.config import Duration, Size
-from tidefs.fs.limits import LOG_SEGMENT_BYTES
+from tidefs.fs.limits import CHECKSUM_BLOCK_BYTES, LOG_SEGMENT_BYTES
 from tidefs.fs.ports import Ports
 from tidefs.metaserver.check import check
 from tidefs.metaserver.config import MetaserverConfig
@@ -49,7 +53,28 @@ def build_cluster(
         await run_metaserver(config, ports, MemoryStores(ports.disk), pid=1)
 
     cluster.metaserver = Server(cluster, METASERVER, metaserver, lie=lies.metaserver)
+    for number in range(1, options.chunkservers + 1):
+        cluster.chunkservers.append(_chunkserver(cluster, number, lies))
     return cluster
+
+
+def _chunkserver(cluster: Cluster, number: int, lies: Lies) -> Server:
+    host = f"s{number}"
+    config = ChunkserverConfig(
+        cluster=CLUSTER_ID,
+        server=100 + number,
+        data="data",
+        listen=[f"tcp:{host}:1"],
+        metaservers=[META_ADDRESS],
+        host=host,
+        journal_segment=Size(RECORD_MAX_BYTES + CHECKSUM_BLOCK_BYTES),
+        scrub=Size(CHECKSUM_BLOCK_BYTES),
+    )
+
+    async def chunkserver(ports: Ports) -> None:
+        await run_chunkserver(config, ports, pid=1)
+
+    return Server(cluster, host, chunkserver, lie=lies.chunkserver, data_start=DATA_START)
 
 
 def metaserver_config(options: "Options") -> MetaserverConfig:

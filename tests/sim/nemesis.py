@@ -18,8 +18,8 @@ What it does, and why each is survivable:
 - ``slow_disk``: syncs and cold reads take up to a second.
 - ``full_disk``: one server has hardly any room for a while: ENOSPC is honest then, and everything
   else goes on.
-- ``flip_bit``: one bit in one chunk file rots, once for each chunk, and only where another running
-  chunkserver holds the same bytes: the read is served from there.
+- ``flip_bit``: one bit in one chunk file rots, once for each chunk, and only where all servers that
+  have the chunk are up and hold the same bytes, synced: the read is served from another one.
 - ``jump_clock``: a wall clock is set up to an hour forward or back. Leases do not depend on it.
 
 Never done: losing what was synced on every copy; a session cut off for longer than its lease.
@@ -221,25 +221,30 @@ class Nemesis:
         self._for_a_while(4.0, make_room)
 
     def _flip_bit(self) -> None:
-        """In a file that another running chunkserver holds with the same bytes."""
-        running = [server for server in self._cluster.chunkservers if server.up]
-        copies: dict[tuple[str, bytes], list[Server]] = {}
-        for server in running:
-            for path, content in server.chunk_files():
-                if content and path not in self._rotten:
-                    copies.setdefault((path, content), []).append(server)
+        """In a chunk that every server that has it at all holds with the same bytes."""
+        if not all(server.up for server in self._cluster.chunkservers):
+            return
+        copies: dict[str, list[tuple[Server, bytes]]] = {}
+        for server in self._cluster.chunkservers:
+            for path, data in server.chunk_files():
+                copies.setdefault(path, []).append((server, data))
         places = [
-            (path, len(data), servers) for (path, data), servers in copies.items() if servers[1:]
+            path
+            for path, held in sorted(copies.items())
+            if path not in self._rotten and len(held) > 1 and len({data for _, data in held}) == 1
         ]
         if not places:
             return
-        path, length, servers = self._random.choice(places)
-        offset, bit = self._random.randrange(length), self._random.randrange(8)
-        server = self._random.choice(servers)
+        path = self._random.choice(places)
+        server, data = self._random.choice(copies[path])
+        if not data:
+            return
+        offset, bit = self._random.randrange(len(data)), self._random.randrange(8)
         self._note(f"flip {server.host} {path} {offset}.{bit}")
         self._rotten.add(path)
         self._cluster.conditions.bits_rotted = True
-        server.disk.flip_bit(path, offset, bit)
+        assert server.data_start is not None
+        server.disk.flip_bit(path, server.data_start + offset, bit)
 
     def _jump_clock(self) -> None:
         process = self._random.choice(self._cluster.processes())

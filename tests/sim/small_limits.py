@@ -23,7 +23,8 @@ def shrink() -> None:
     limits.CACHE_BYTES = 4 * limits.MIB
     limits.DIRTY_MAX_BYTES = 512 * KIB
     limits.WRITE_BEHIND_BYTES = 128 * KIB
-    limits.READ_AHEAD_BYTES = 256 * KIB
+    limits.FRAME_PAYLOAD_MAX_BYTES = 256 * KIB
+    limits.READ_AHEAD_BYTES = 4 * limits.CACHE_BLOCK_BYTES
     limits.READDIR_ENTRIES_MAX = 4
 
 
