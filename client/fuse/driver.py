@@ -96,9 +96,16 @@ class FileSystem(Protocol):
 
 
 class KernelCaches(Protocol):
-    """What the vfs may ask of a driver. Never called from inside a request (see FUSE deadlocks)."""
+    """What the vfs may ask of a driver. Never waits, and may be called from inside a request.
 
-    def invalidate_inode(self, inode: int, *, attributes_only: bool) -> None: ...
+    A driver sends from elsewhere what could block while a request is unanswered: names and pages.
+    """
+
+    def invalidate_inode(self, inode: int, *, attributes_only: bool) -> None:
+        """With ``attributes_only`` it has taken effect when this returns: the open that found
+        another size must not be answered while the kernel would still read up to the old one."""
+        ...
+
     def invalidate_entry(self, parent: int, name: bytes) -> None: ...
 
 

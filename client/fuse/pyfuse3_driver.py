@@ -363,10 +363,12 @@ def _bare_directory(inode: int) -> pyfuse3.EntryAttributes:
 
 
 class Invalidation:
-    """What the kernel is to forget, told from a thread.
+    """What the kernel is to forget, told from a thread; attributes alone are told at once.
 
-    A notification blocks while a request in that directory is unanswered, so it is never sent
-    from the task that answers requests (see the module docstring of ``driver``).
+    A notification about a name blocks while a request in that directory is unanswered, and one
+    about pages while they are written back, so these are never sent from the task that answers
+    requests (see the module docstring of ``driver``). Forgetting attributes waits for nothing,
+    and must take effect before the open that asked for it is answered.
     """
 
     def __init__(self) -> None:
@@ -375,8 +377,10 @@ class Invalidation:
 
     def invalidate_inode(self, inode: int, *, attributes_only: bool) -> None:
         """Forget the attributes and, without ``attributes_only``, the pages of an inode."""
-        key = (inode, None)
-        self._wanted[key] = attributes_only and self._wanted.get(key, True)
+        if attributes_only:
+            _send({(inode, None): True})
+            return
+        self._wanted[inode, None] = False
         self._more.set()
 
     def invalidate_entry(self, parent: int, name: bytes) -> None:
@@ -418,6 +422,7 @@ class Pyfuse3Driver:
     ) -> None:
         """Mounts; OSError or RuntimeError when libfuse cannot (it says why on stderr)."""
         self._invalidation = invalidation
+        self._mount_point = mount_point
         self._detached = False
         pyfuse3.init(Operations(file_system), mount_point, options)
 
@@ -430,6 +435,11 @@ class Pyfuse3Driver:
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=not self._detached)
+
+    def sync(self) -> None:
+        """Have the kernel send what was written through mappings. Blocks while that is served, so
+        call it from a thread. OSError."""
+        pyfuse3.syncfs(self._mount_point)
 
     def unmount(self, *, detached: bool = False) -> None:
         """Stop serving; who still uses the mount gets ENOTCONN.
