@@ -19,14 +19,16 @@ help:
 	@echo 'make simulate   a cluster with faults, in one process: SEEDS=$(SEEDS)'
 	@echo 'make bench      measure $(MNT) beside a local folder: BENCH="--quick" for a short one'
 
-mount: $(READY)
-	@mkdir -p $(MNT)
-	@if mountpoint -q $(MNT); then echo '$(MNT) is mounted already'; \
-	else $(BIN)/tidefs mount $(DIR) $(MNT); fi
+mount: mounted
 	@echo
 	@echo 'Try next:  cp -a README.md docs $(MNT)/ && ls -l $(MNT)'
 	@echo '           $(BIN)/tidefs status $(DIR)'
 	@echo '           make umount; make mount; ls -l $(MNT)   # it is all still there'
+
+mounted: $(READY)
+	@mkdir -p $(MNT)
+	@if mountpoint -q $(MNT); then echo '$(MNT) is mounted already'; \
+	else $(BIN)/tidefs mount $(DIR) $(MNT); fi
 
 umount: $(READY)
 	@$(BIN)/tidefs umount $(MNT)
@@ -43,7 +45,7 @@ check: $(READY_TO_TEST) build/import/tidefs
 simulate: $(READY_TO_TEST)
 	$(BIN)/python tests/sim/run.py --seeds $(SEEDS)
 
-bench: mount
+bench: mounted
 	$(BIN)/python tests/bench/table.py $(MNT) --label tidefs $(BENCH)
 
 # mypy finds the package through this link: the root of the tree is the package itself.
@@ -63,4 +65,4 @@ $(READY_TO_TEST): setup.cfg pyproject.toml | .venv/bin/python
 	@deploy/install-into $(BIN)/python '.[test]'
 	@touch $@ $(READY)
 
-.PHONY: help mount umount test check simulate bench
+.PHONY: help mount mounted umount test check simulate bench
