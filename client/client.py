@@ -9,7 +9,8 @@ from ..fs.limits import FIRST_LINK_TIMEOUT_MS
 from ..fs.ports import Ports
 from .chunkclient import ChunkClient
 from .connections import Connections
-from .metaclient import MetaClient, Who
+from .link import Who
+from .metaclient import MetaClient
 from .options import MountOptions
 from .vfs import Surroundings, Vfs
 

@@ -1,8 +1,7 @@
 """The metaservers, seen from here: one server that answers, with retries and failover inside.
 
-One task keeps a *link*: a connection to the leader on which this client's session is open. When it
-breaks, the task tries the addresses in turn until a leader takes the session up again; every
-request waits for that and is then sent again.
+A request is sent on the *link* (see `link.py`). When that breaks, it waits for the next one and is
+sent again.
 
 A mutation keeps its (session, slot, sequence) through all repetitions, so it happens once, and its
 slot is given back only when it was answered. A caller that gives up (cancelled, or the time-out of
@@ -17,7 +16,7 @@ only the caller knows whether that does harm.
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -29,24 +28,20 @@ from ..fs.limits import (
     FIRST_LINK_TIMEOUT_MS,
     RELEASE_BATCH_MS,
     RELEASES_MAX,
-    SESSION_KEEPALIVE_MS,
 )
 from ..fs.messages.base import METHODS, Message, Request
-from ..fs.messages.hello import ANY_CLUSTER, CLIENT, METASERVER
 from ..fs.messages.meta import (
     Change,
     CloseSession,
     Compound,
     Create,
     Entry,
-    KeepAlive,
     Open,
-    OpenSession,
     Release,
-    ResumeSession,
 )
 from ..fs.ports import Ports
-from ..fs.rpc import Identity, Mutation, Peer, connect, no_requests
+from ..fs.rpc import Mutation
+from .link import Link, LinkKeeper, Who
 from .session import OpenInodes, Session
 
 log = logging.getLogger(__name__)
@@ -55,29 +50,6 @@ R = TypeVar("R", bound=Message)
 
 MAYBE_DONE = frozenset({Code.TIMED_OUT, Code.DISCONNECTED, Code.NOT_LEADER, Code.UNAVAILABLE})
 """After these, a mutation may have been executed or may yet be."""
-
-HOPELESS = frozenset(
-    {Code.WRONG_CLUSTER, Code.WRONG_PROTOCOL, Code.WRONG_ROLE, Code.INVALID, Code.BAD_CONFIG}
-)
-"""From every address at the first try: no retry will help."""
-
-
-class Who(NamedTuple):
-    """What a session is known by in messages to people, and how patient it is."""
-
-    host: str
-    pid: int
-    timeout_ms: int | None = None
-    """None: repeat for ever ("hard"). Else every request ends in TIMED_OUT after so long."""
-
-
-class _Link:
-    """A connection to the leader with the session open on it. ``ended`` when either is gone."""
-
-    def __init__(self, peer: Peer, session: Session) -> None:
-        self.peer = peer
-        self.session = session
-        self.ended = trio.Event()
 
 
 class _Mutation:
@@ -94,25 +66,19 @@ class MetaClient:
     """Implements ``MetaServers``. ``run`` must be running."""
 
     def __init__(self, ports: Ports, addresses: Sequence[str], who: Who) -> None:
-        assert addresses, "at least one metaserver"
         self._ports = ports
-        self._addresses = list(addresses)
-        self._who = who
-        self.cluster = ANY_CLUSTER
-        self._session: Session | None = None
-        self._session_id = 0
-        self._nonce = b""
-        self._keepalive_ms = SESSION_KEEPALIVE_MS
-        self._opens = OpenInodes()
-        self._link: _Link | None = None
+        self._timeout_ms = who.timeout_ms
         self._nursery: trio.Nursery | None = None
         self._closed = False
-        self._ever_linked = False
-        self._trouble: dict[str, TideError] = {}
-        self._hopeless: TideError | None = None
-        self._link_waiters = trio.lowlevel.ParkingLot()
+        self._opens = OpenInodes()
         self._slot_waiters = trio.lowlevel.ParkingLot()
+        self._links = LinkKeeper(ports, addresses, who, self._opens, self._slot_waiters.unpark_all)
         self._something_closed = trio.Event()
+
+    @property
+    def cluster(self) -> str:
+        """The id of the cluster that answered."""
+        return self._links.cluster
 
     # --- life ----------------------------------------------------------------------------
 
@@ -120,7 +86,7 @@ class MetaClient:
         """Keep the session alive until ``close`` or cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._keep_link)
+            nursery.start_soon(self._links.keep, nursery)
             nursery.start_soon(self._keep_releasing)
         self._nursery = None
 
@@ -131,20 +97,21 @@ class MetaClient:
         ``timeout_ms``, saying for each address what is wrong with it.
         """
         with trio.move_on_after(timeout_ms / 1000):
-            await self._linked()
+            await self._links.wait()
             return
-        raise TideError(Code.DISCONNECTED, self._describe_trouble())
+        raise TideError(Code.DISCONNECTED, self._links.describe_trouble())
 
     async def close(self) -> None:
         """End the session, if a server can be reached quickly, and everything that runs here."""
         self._closed = True
-        if self._link is not None:
-            session = self._link.session.id
+        link = self._links.current
+        if link is not None:
+            session = link.session.id
             try:
-                await self._link.peer.call(CloseSession(session), timeout_ms=CALL_TIMEOUT_MS)
+                await link.peer.call(CloseSession(session), timeout_ms=CALL_TIMEOUT_MS)
             except TideError as error:
                 log.warning("session %d was not closed, it will expire: %s", session, error)
-        self._link_waiters.unpark_all()
+        self._links.close()
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -153,7 +120,7 @@ class MetaClient:
     @property
     def session(self) -> int:
         """The session's id; 0 before the first one."""
-        return self._session_id
+        return self._links.session_id
 
     async def call(self, request: Request[R], payload: Sequence[Buffer] = ()) -> R:
         """The reply, or a final TideError."""
@@ -164,14 +131,14 @@ class MetaClient:
         self, request: Request[R], payload: Sequence[Buffer] = ()
     ) -> tuple[R, memoryview]:
         """The reply with its payload, or a final TideError."""
-        if self._who.timeout_ms is None:
+        if self._timeout_ms is None:
             return await self._answered(request, payload)
-        with trio.move_on_after(self._who.timeout_ms / 1000):
+        with trio.move_on_after(self._timeout_ms / 1000):
             return await self._answered(request, payload)
         raise TideError(
             Code.TIMED_OUT,
-            f"{type(request).__name__} within {self._who.timeout_ms} ms"
-            f" (this mount is soft); {self._describe_trouble()}",
+            f"{type(request).__name__} within {self._timeout_ms} ms"
+            f" (this mount is soft); {self._links.describe_trouble()}",
         )
 
     def opened(self, inode: int) -> None:
@@ -186,13 +153,13 @@ class MetaClient:
 
     def reserved(self, inode: int, index: int, handle: int) -> None:
         """Keep this chunk reserved through restarts of the server."""
-        if self._session is not None:
-            self._session.reserved.add((inode, index, handle))
+        if self._links.session is not None:
+            self._links.session.reserved.add((inode, index, handle))
 
     def committed(self, inode: int, index: int, handle: int) -> None:
         """No longer."""
-        if self._session is not None:
-            self._session.reserved.discard((inode, index, handle))
+        if self._links.session is not None:
+            self._links.session.reserved.discard((inode, index, handle))
 
     # --- one request ---------------------------------------------------------------------
 
@@ -227,7 +194,7 @@ class MetaClient:
     async def _repeat(self, request: Request[R], payload: Sequence[Buffer]) -> tuple[R, memoryview]:
         backoff = Backoff(self._ports.randomness)
         while True:
-            link = await self._linked()
+            link = await self._links.wait()
             try:
                 return await link.peer.exchange(request, payload=payload)
             except TideError as error:
@@ -259,7 +226,7 @@ class MetaClient:
     ) -> tuple[R, memoryview]:
         backoff = Backoff(self._ports.randomness)
         while True:
-            link = await self._linked()
+            link = await self._links.wait()
             if link.session is not change.session:
                 if change.maybe_done:
                     raise TideError(
@@ -287,19 +254,17 @@ class MetaClient:
         finally:
             self._give_back(change)
 
-    async def _recover(self, link: _Link, error: TideError, backoff: Backoff) -> None:
+    async def _recover(self, link: Link, error: TideError, backoff: Backoff) -> None:
         """Return when the request should be sent again; what is final is raised."""
         if error.code is Code.DISCONNECTED:
             # Also when the connection was closed before the request got onto it.
-            link.peer.close(error.detail)
-            link.ended.set()
+            link.end(error.detail)
             await trio.lowlevel.checkpoint()
         elif error.code is Code.NOT_LEADER:
-            link.peer.close("it is not the leader any more")
-            link.ended.set()
+            link.end("it is not the leader any more")
             await trio.sleep(backoff.next_ms() / 1000)
         elif error.code is Code.SESSION_EXPIRED:
-            self._expire(link.session)
+            self._links.expire(link.session)
             await trio.lowlevel.checkpoint()
         elif error.code in (Code.BUSY, Code.UNAVAILABLE, Code.TIMED_OUT):
             # After TIMED_OUT the keep-alive finds out whether the connection is of any use.
@@ -311,7 +276,7 @@ class MetaClient:
 
     async def _take_slot(self) -> _Mutation:
         while True:
-            session = (await self._linked()).session
+            session = (await self._links.wait()).session
             mutation = session.take()
             if mutation is not None:
                 return _Mutation(session, mutation)
@@ -321,144 +286,6 @@ class MetaClient:
         change.session.give_back(change.mutation)
         self._slot_waiters.unpark()
 
-    # --- the link ------------------------------------------------------------------------
-
-    async def _linked(self) -> _Link:
-        while True:
-            if self._closed:
-                raise TideError(Code.DEVICE_ERROR, "the file system is being unmounted")
-            if self._hopeless is not None:
-                raise self._hopeless
-            link = self._link
-            if link is not None and not link.ended.is_set() and not link.peer.closed:
-                return link
-            await self._link_waiters.park()
-
-    async def _keep_link(self) -> None:
-        peer: Peer | None = None
-        while True:
-            link = await self._find_link(peer)
-            log.info("session %d is open at %s", link.session.id, link.peer.name)
-            self._trouble.clear()
-            self._ever_linked = True
-            self._session_id = link.session.id
-            self._link = link
-            assert self._nursery is not None
-            self._nursery.start_soon(_end_with_peer, link)
-            self._link_waiters.unpark_all()
-            self._slot_waiters.unpark_all()
-            await self._keep_alive(link)
-            peer = None if link.peer.closed else link.peer
-
-    async def _find_link(self, peer: Peer | None) -> _Link:
-        """A link on ``peer`` if there is one that lives, else on whoever is the leader."""
-        backoff = Backoff(self._ports.randomness)
-        if peer is not None:
-            try:
-                return _Link(peer, await self._session_on(peer))
-            except TideError as error:
-                log.warning("%s: %s", peer.name, error)
-                peer.close("no session there")
-        while True:
-            for address in list(self._addresses):
-                try:
-                    link = await self._link_at(address)
-                except TideError as error:
-                    self._note_trouble(address, error)
-                else:
-                    self._addresses.remove(address)
-                    self._addresses.insert(0, address)
-                    return link
-            self._give_up_if_hopeless()
-            await trio.sleep(backoff.next_ms() / 1000)
-
-    async def _link_at(self, address: str) -> _Link:
-        assert self._nursery is not None
-        hello = Identity(self.cluster, CLIENT, 0).hello()
-        peer = await connect(
-            self._ports, address, hello, no_requests, self._nursery, expected_role=METASERVER
-        )
-        try:
-            link = _Link(peer, await self._session_on(peer))
-        except BaseException:
-            peer.close("no session there")
-            raise
-        self.cluster = peer.remote.cluster
-        return link
-
-    async def _session_on(self, peer: Peer) -> Session:
-        """Take the session up on a connection, or open one."""
-        while True:
-            if self._session is None:
-                self._nonce = self._nonce or self._ports.randomness.bytes(16)
-                request = OpenSession(self._nonce, self._who.host, self._who.pid)
-                opened = await peer.call(request)
-                self._nonce = b""
-                self._session = Session(opened.session, opened.slots)
-                self._keepalive_ms = min(SESSION_KEEPALIVE_MS, max(opened.lease_ms // 3, 1))
-                self._opens.forget_closed()
-                if not self._opens.all():
-                    return self._session
-            session = self._session
-            try:
-                await peer.call(
-                    ResumeSession(session.id, self._opens.all(), sorted(session.reserved))
-                )
-            except TideError as error:
-                if error.code is not Code.SESSION_EXPIRED:
-                    raise
-                self._expire(session)
-            else:
-                return session
-
-    def _expire(self, session: Session) -> None:
-        """The server has forgotten the session: the link is to be made anew, with a new one."""
-        if self._session is session:
-            log.warning("session %d has expired", session.id)
-            self._session = None
-        if self._link is not None and self._link.session is session:
-            self._link.ended.set()
-
-    async def _keep_alive(self, link: _Link) -> None:
-        """Return when the link has ended."""
-        while not link.ended.is_set():
-            with trio.move_on_after(self._keepalive_ms / 1000):
-                await link.ended.wait()
-                return
-            try:
-                await link.peer.call(KeepAlive(link.session.id), timeout_ms=self._keepalive_ms)
-            except TideError as error:
-                if error.code is Code.SESSION_EXPIRED:
-                    self._expire(link.session)
-                elif error.code is not Code.BUSY:
-                    log.warning("%s: %s", link.peer.name, error)
-                    link.peer.close(f"the session is not kept alive: {error}")
-                    link.ended.set()
-
-    # --- trouble -------------------------------------------------------------------------
-
-    def _note_trouble(self, address: str, error: TideError) -> None:
-        before = self._trouble.get(address)
-        if before is None or before.code is not error.code:
-            log.log(
-                logging.DEBUG if error.code is Code.NOT_LEADER else logging.WARNING,
-                "metaserver at %s: %s", address, error,
-            )  # fmt: skip
-        self._trouble[address] = error
-
-    def _give_up_if_hopeless(self) -> None:
-        if not self._ever_linked and all(e.code in HOPELESS for e in self._trouble.values()):
-            self._hopeless = next(iter(self._trouble.values()))
-            self._link_waiters.unpark_all()
-
-    def _describe_trouble(self) -> str:
-        if not self._trouble:
-            return "the metaserver takes too long"
-        return "no metaserver takes the session: " + "; ".join(
-            str(error) if address in error.detail else f"{address}: {error}"
-            for address, error in self._trouble.items()
-        )
-
     # --- releases ------------------------------------------------------------------------
 
     async def _keep_releasing(self) -> None:
@@ -466,7 +293,7 @@ class MetaClient:
             await self._something_closed.wait()
             await trio.sleep(RELEASE_BATCH_MS / 1000)
             try:
-                link = await self._linked()
+                link = await self._links.wait()
                 batch = self._opens.next_batch(RELEASES_MAX)
                 if batch:
                     await link.peer.call(Release(batch))
@@ -476,11 +303,6 @@ class MetaClient:
                 log.debug("a Release will be repeated: %s", error)
             if not self._opens.to_release:
                 self._something_closed = trio.Event()
-
-
-async def _end_with_peer(link: _Link) -> None:
-    await link.peer.wait_closed()
-    link.ended.set()
 
 
 def is_change(request: Request[Any]) -> bool:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pyfuse3
 import trio
 
 from ..fs.errors import Code, TideError
@@ -241,7 +240,7 @@ async def _unmount_when_asked(driver: Pyfuse3Driver, point: str, end: _End) -> N
     await end.asked.wait()
     try:
         # What was written through a mapping is still in the kernel.
-        await trio.to_thread.run_sync(pyfuse3.syncfs, point, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(driver.sync, abandon_on_cancel=True)
         await trio.to_thread.run_sync(_detach, point, False, abandon_on_cancel=True)
         return  # the driver sees that it is unmounted
     except TideError as error:

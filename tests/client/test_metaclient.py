@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from tidefs.client.metaclient import MetaClient, Who
+from tidefs.client.link import Who
+from tidefs.client.metaclient import MetaClient
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import FIRST_LINK_TIMEOUT_MS

@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 import trio
-
-pytest.importorskip("pyfuse3")
-
 from tidefs.client import mount as mount_module
 from tidefs.client import mounts
 from tidefs.client.mount import MountRequest, free_point, run_mount

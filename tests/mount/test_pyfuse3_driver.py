@@ -8,24 +8,21 @@ import stat
 import struct
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import trio
-
-pyfuse3 = pytest.importorskip("pyfuse3")
-
-from tidefs.client.fuse.driver import Caller, Known, NewAttributes, Opened  # noqa: E402
-from tidefs.client.fuse.pyfuse3_driver import (  # noqa: E402
+from tidefs.client.fuse.driver import Caller
+from tidefs.client.fuse.pyfuse3_driver import (
     Invalidation,
     Pyfuse3Driver,
     blocks_of,
 )
-from tidefs.fs.attributes import Attributes, Kind  # noqa: E402
-from tidefs.fs.errors import Code, TideError  # noqa: E402
-from tidefs.fs.messages.meta import DirectoryEntry, RenameFlags, Space  # noqa: E402
+from tidefs.fs.attributes import Kind
+from tidefs.fs.errors import Code, TideError
+from tidefs.tests.mount.memory_file_system import Late, MemoryFileSystem, Node
 
 T = TypeVar("T")
 
@@ -34,240 +31,6 @@ needs_fuse = pytest.mark.skipif(
     reason="needs /dev/fuse and root",
 )
 pytestmark = [pytest.mark.mount, needs_fuse]
-
-
-class Node:
-    """One inode in memory."""
-
-    def __init__(self, inode: int, kind: Kind, mode: int, caller: Caller, device: int = 0) -> None:
-        self.inode = inode
-        self.kind = kind
-        self.mode = mode
-        self.links = 1
-        self.uid = caller.uid
-        self.gid = caller.gid
-        self.device = device
-        self.times = {"atime_ns": 0, "mtime_ns": 0, "ctime_ns": 0}
-        self.data = bytearray()
-        self.target = b""
-        self.xattrs: dict[bytes, bytes] = {}
-        self.names: dict[bytes, tuple[int, Node]] = {}  # cookie, node
-        self.parent = self
-
-    def attributes(self) -> Attributes:
-        return Attributes(
-            self.inode, self.kind, self.mode, self.links, self.uid, self.gid, self.device,
-            len(self.data), 1 << 26 if self.data else 0, **self.times, change=1, data_version=1,
-        )  # fmt: skip
-
-
-class MemoryFileSystem:
-    """Implements ``FileSystem`` as briefly as can be. ``answer`` makes answers late if asked to."""
-
-    def __init__(self, trust_ms: int = 0) -> None:
-        self.trust_ms = trust_ms
-        self.nodes: dict[int, Node] = {}
-        self.handles: dict[int, Node] = {}
-        self.counter = 0
-        self.cookies = 0
-        self.forgotten: list[tuple[int, int]] = []
-        self.calls: list[str] = []
-        self.released = 0
-        self.callers: list[Caller] = []
-        self.root = self.new(Kind.DIRECTORY, 0o755, Caller(0, 0, 0, 0))
-        self.direct_io = False
-
-    def new(self, kind: Kind, mode: int, caller: Caller, device: int = 0) -> Node:
-        self.counter += 1
-        node = self.nodes[self.counter] = Node(self.counter, kind, mode, caller, device)
-        return node
-
-    def known(self, node: Node) -> Known:
-        return Known(node.attributes(), self.trust_ms, self.trust_ms)
-
-    def child(self, parent: int, name: bytes) -> Node:
-        if name == b"boom":
-            raise ZeroDivisionError("a bug")
-        if name.startswith(b"error-"):
-            raise TideError(Code[name[6:].decode()], "asked for")
-        if len(name) > 255:  # the kernel's own limit for FUSE is higher
-            raise TideError(Code.NAME_TOO_LONG, repr(name))
-        node = self.nodes[parent]
-        if name == b"..":
-            return node.parent
-        if name not in node.names:
-            raise TideError(Code.NO_ENTRY, repr(name))
-        return node.names[name][1]
-
-    def put(self, parent: int, name: bytes, node: Node) -> Known:
-        if name in self.nodes[parent].names:
-            raise TideError(Code.EXISTS, repr(name))
-        self.cookies += 1
-        self.nodes[parent].names[name] = (self.cookies, node)
-        node.parent = self.nodes[parent]
-        return self.known(node)
-
-    def lookup(self, parent: int, name: bytes) -> Known:
-        return self.known(self.child(parent, name))
-
-    def forget(self, inodes: Iterable[tuple[int, int]]) -> None:
-        self.forgotten += inodes
-
-    def getattr(self, inode: int, handle: int | None) -> Known:
-        self.calls.append(f"getattr {inode}")
-        return self.known(self.nodes[inode])
-
-    def setattr(self, inode: int, new: NewAttributes, handle: int | None) -> Known:
-        node = self.nodes[inode]
-        assert (new.mode or 0) <= 0o7777
-        if new.size is not None:
-            node.data = node.data[: new.size].ljust(new.size, b"\0")
-        for field in ("mode", "uid", "gid"):
-            if getattr(new, field) is not None:
-                setattr(node, field, getattr(new, field))
-        for field in ("atime_ns", "mtime_ns"):
-            if getattr(new, field) is not None:
-                node.times[field] = getattr(new, field)
-        return self.known(node)
-
-    def readlink(self, inode: int) -> bytes:
-        return self.nodes[inode].target
-
-    def mknod(
-        self, parent: int, name: bytes, kind: Kind, mode: int, device: int, caller: Caller
-    ) -> Known:
-        self.callers.append(caller)
-        return self.put(parent, name, self.new(kind, mode, caller, device))
-
-    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Known:
-        return self.put(parent, name, self.new(Kind.DIRECTORY, mode, caller))
-
-    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Known:
-        node = self.new(Kind.SYMLINK, 0o777, caller)
-        node.target = target
-        return self.put(parent, name, node)
-
-    def link(self, inode: int, parent: int, name: bytes) -> Known:
-        self.put(parent, name, self.nodes[inode])
-        self.nodes[inode].links += 1
-        return self.known(self.nodes[inode])
-
-    def unlink(self, parent: int, name: bytes) -> None:
-        self.child(parent, name).links -= 1
-        del self.nodes[parent].names[name]
-
-    def rmdir(self, parent: int, name: bytes) -> None:
-        if self.child(parent, name).names:
-            raise TideError(Code.NOT_EMPTY, repr(name))
-        self.unlink(parent, name)
-
-    def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
-    ) -> None:
-        moved = self.child(parent, name)
-        there = self.nodes[new_parent].names.get(new_name)
-        if flags & RenameFlags.NOREPLACE and there:
-            raise TideError(Code.EXISTS, repr(new_name))
-        if flags & RenameFlags.EXCHANGE:
-            other = self.child(new_parent, new_name)
-            del self.nodes[parent].names[name]
-            self.put(parent, name, other)
-        else:
-            self.unlink(parent, name)
-            moved.links += 1
-        self.nodes[new_parent].names.pop(new_name, None)
-        self.put(new_parent, new_name, moved)
-
-    def handle_of(self, node: Node) -> int:
-        self.counter += 1
-        self.handles[self.counter] = node
-        return self.counter
-
-    def open(self, inode: int, flags: int) -> Opened:
-        return Opened(self.handle_of(self.nodes[inode]), False, self.direct_io)
-
-    def create(
-        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
-    ) -> tuple[Known, Opened]:
-        known = self.mknod(parent, name, Kind.FILE, mode, 0, caller)
-        return known, self.open(known.attributes.inode, flags)
-
-    def read(self, handle: int, offset: int, length: int) -> memoryview:
-        return memoryview(bytes(self.handles[handle].data))[offset : offset + length]
-
-    def write(self, handle: int, offset: int, data: bytes) -> int:
-        old = self.handles[handle].data
-        if len(old) < offset:
-            old.extend(bytes(offset - len(old)))
-        old[offset : offset + len(data)] = data
-        return len(data)
-
-    def flush(self, handle: int) -> None:
-        self.calls.append("flush")
-
-    def release(self, handle: int) -> None:
-        self.released += 1
-        del self.handles[handle]
-
-    def fsync(self, handle: int, data_only: bool) -> None:
-        self.calls.append(f"fsync {data_only}")
-
-    def opendir(self, inode: int) -> int:
-        return self.handle_of(self.nodes[inode])
-
-    def readdir(self, handle: int, cookie: int) -> list[tuple[DirectoryEntry, Known]]:
-        behind = sorted(
-            (at, name, node) for name, (at, node) in self.handles[handle].names.items()
-            if at > cookie
-        )  # fmt: skip
-        return [
-            (DirectoryEntry(name, at, node.attributes()), self.known(node))
-            for at, name, node in behind[:1000]
-        ]
-
-    def releasedir(self, handle: int) -> None:
-        del self.handles[handle]
-
-    def fsyncdir(self, handle: int) -> None:
-        self.calls.append("fsyncdir")
-
-    def statfs(self) -> Space:
-        return Space(1 << 40, 1 << 39, 17)
-
-    def setxattr(self, inode: int, name: bytes, value: bytes, flags: int) -> None:
-        self.nodes[inode].xattrs[name] = value
-
-    def getxattr(self, inode: int, name: bytes) -> bytes:
-        if name not in self.nodes[inode].xattrs:
-            raise TideError(Code.NO_ATTRIBUTE, repr(name))
-        return self.nodes[inode].xattrs[name]
-
-    def listxattr(self, inode: int) -> list[bytes]:
-        return sorted(self.nodes[inode].xattrs)
-
-    def removexattr(self, inode: int, name: bytes) -> None:
-        self.getxattr(inode, name)
-        del self.nodes[inode].xattrs[name]
-
-
-class Late:
-    """The same file system, each answer an awaitable that really suspends."""
-
-    AT_ONCE = ("forget", "releasedir")
-
-    def __init__(self, inner: MemoryFileSystem) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._inner, name)
-        if name in self.AT_ONCE:
-            return method
-
-        async def later(*arguments: Any) -> Any:
-            await trio.lowlevel.checkpoint()
-            return method(*arguments)
-
-        return later
 
 
 class Mount:
