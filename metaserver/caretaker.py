@@ -4,6 +4,9 @@ What is to be done is decided by ``repair.py`` and ``reclaim.py``; here it is do
 """
 
 import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
 
 import trio
 
@@ -13,7 +16,8 @@ from ..fs.messages.chunk import DeleteChunks
 from .chunkservers import Chunkserver
 from .grants import GRANT_TIMEOUT_MS, candidate_of
 from .leader import Leader
-from .reclaim import Reclaimer
+from .reclaim import Garbage, Reclaimer
+from .records import ChunkRecord
 from .repair import CopyOrder, Need, need_of, next_copies
 from .status import Missing
 
@@ -23,7 +27,8 @@ LOOK_AGAIN_MS = 1_000
 """When something has."""
 COPIES_AT_ONCE = 4
 COPIES_AT_ONCE_PER_SERVER = 2
-DELETED_AT_ONCE = 1_000
+LOOKED_AT_ONCE = 500
+"""Then others get their turn."""
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,8 @@ class Caretaker:
         self._leader = leader
         self._running: dict[int, int] = {}
         self._copying: set[int] = set()
+        self._queue: deque[Need] = deque()
+        self._tasks: trio.Nursery
         self._reclaimer = Reclaimer(leader.config.garbage_grace * 10**6)
         self._pause_ms = min(LOOK_EVERY_MS, leader.config.garbage_grace)
         self.missing = Missing(0, 0)
@@ -42,63 +49,75 @@ class Caretaker:
     async def run(self) -> None:
         """For ever."""
         await self._leader.wait_settled()
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._tasks:
             while True:
-                needs = self._look()
-                self._begin_copies(needs, nursery)
-                self._collect()
                 changed = self._leader.chunks_changed = trio.Event()
+                await self._look()
+                self._begin_copies()
+                await self._collect()
                 await trio.sleep(LOOK_AGAIN_MS / 1000)
-                if not needs and not self._copying:
+                if not self.missing.chunks and not self._copying:
                     with trio.move_on_after(self._pause_ms / 1000):
                         await changed.wait()
 
     # --- copies ------------------------------------------------------------------------------
 
-    def _look(self) -> list[Need]:
-        """All chunks that lack copies."""
-        leader = self._leader
-        needs: list[Need] = []
-        for handle, chunk in leader.state.all_chunks():
-            need = need_of(
-                handle,
-                chunk.version,
-                leader.servers.holders(handle),
-                leader.grants.wanted,
-                lambda server: False,
-            )
+    async def _look(self) -> None:
+        """Find all chunks that lack copies, a few at a time: others are to be served meanwhile."""
+        state = self._leader.state
+        missing = without_any = 0
+        due: list[Need] = []
+        async for handle, chunk in _in_slices(state.all_chunks):
+            need = self._need_of(handle, chunk, _nobody)
             if need is not None:
-                needs.append(need)
-        self.missing = Missing(len(needs), sum(not need.copies for need in needs))
-        return needs
+                missing += 1
+                without_any += not need.copies
+                need = self._need_of(handle, chunk, self._is_awaited)
+            if need is not None:
+                due.append(need)
+        self.missing = Missing(missing, without_any)
+        self._queue = deque(sorted(due))
 
-    def _begin_copies(self, needs: list[Need], nursery: trio.Nursery) -> None:
+    def _need_of(
+        self, handle: int, chunk: ChunkRecord, is_awaited: Callable[[Chunkserver], bool]
+    ) -> Need | None:
+        leader = self._leader
+        holders = leader.servers.holders(handle)
+        return need_of(handle, chunk.version, holders, leader.grants.wanted, is_awaited)
+
+    def _begin_copies(self) -> None:
+        """As many as may be under way; called again whenever one is finished."""
         leader = self._leader
         if leader.now_ns() - leader.started_ns < leader.config.repair_after * 10**6:
             return  # servers that are only late would be copied for nothing
         candidates = [candidate_of(server) for server in leader.servers.up()]
-        orders = next_copies(
-            [need for need in needs if self._is_due(need)],
-            candidates,
-            self._running,
-            COPIES_AT_ONCE,
-            COPIES_AT_ONCE_PER_SERVER,
-            leader.ports.randomness.below,
-        )
-        for order in orders:
-            self._copying.add(order.handle)
-            self._running[order.target] = self._running.get(order.target, 0) + 1
-            nursery.start_soon(self._copy, order)
+        while self._queue:
+            need = self._due(self._queue[0].handle)
+            orders = next_copies(
+                [need] if need is not None else [],
+                candidates,
+                self._running,
+                COPIES_AT_ONCE,
+                COPIES_AT_ONCE_PER_SERVER,
+                leader.ports.randomness.below,
+            )
+            if need is not None and not orders and self._running:
+                return  # there may be a place for it when another one is finished
+            self._queue.popleft()
+            for order in orders:
+                self._begin_copy(order)
 
-    def _is_due(self, need: Need) -> bool:
-        """Whether it lacks a copy even when who is only away for a moment comes back."""
-        leader = self._leader
-        chunk = leader.state.chunk(need.handle)
-        if chunk is None or need.handle in self._copying:
-            return False
-        holders = leader.servers.holders(need.handle)
-        wanted = leader.grants.wanted
-        return need_of(need.handle, chunk.version, holders, wanted, self._is_awaited) is not None
+    def _begin_copy(self, order: CopyOrder) -> None:
+        self._copying.add(order.handle)
+        self._running[order.target] = self._running.get(order.target, 0) + 1
+        self._tasks.start_soon(self._copy, order)
+
+    def _due(self, handle: int) -> Need | None:
+        """What a chunk lacks even when who is only away for a moment comes back."""
+        chunk = self._leader.state.chunk(handle)
+        if chunk is None or handle in self._copying:
+            return None
+        return self._need_of(handle, chunk, self._is_awaited)
 
     def _is_awaited(self, server: Chunkserver) -> bool:
         leader = self._leader
@@ -113,6 +132,7 @@ class Caretaker:
             self._running[order.target] -= 1
             if not self._running[order.target]:
                 del self._running[order.target]
+        self._begin_copies()
 
     async def _copy_exclusively(self, order: CopyOrder) -> None:
         leader, handle = self._leader, order.handle
@@ -145,24 +165,46 @@ class Caretaker:
 
     # --- garbage -----------------------------------------------------------------------------
 
-    def _collect(self) -> None:
+    async def _collect(self) -> None:
         """Have what belongs to nothing deleted, once everybody has told what is reserved."""
         leader = self._leader
-        now_ns = leader.now_ns()
         if not leader.opens.settled:
             return
         for server in leader.servers.up():
-            garbage = self._reclaimer.garbage_on(
-                server,
-                leader.servers,
-                leader.state.chunk,
-                leader.reservations.__contains__,
-                leader.grants.wanted,
-                now_ns,
-            )
-            chunks = [(found.handle, found.version_max) for found in garbage[:DELETED_AT_ONCE]]
-            for handle, _ in chunks:
-                self._reclaimer.deleted(server.server, handle)
-            if chunks:
-                log.info("%d replicas on %016x are garbage", len(chunks), server.server)
-                leader.delete_on(server.server, chunks)
+            handles = list(server.replicas)
+            for start in range(0, len(handles), LOOKED_AT_ONCE):
+                garbage = self._reclaimer.garbage_on(
+                    server,
+                    handles[start : start + LOOKED_AT_ONCE],
+                    leader.servers,
+                    leader.state.chunk,
+                    leader.reservations.__contains__,
+                    leader.grants.wanted,
+                    leader.now_ns(),
+                )
+                if garbage:
+                    self._delete(server, garbage)
+                await trio.lowlevel.checkpoint()
+
+    def _delete(self, server: Chunkserver, garbage: list[Garbage]) -> None:
+        log.info("%d replicas on %016x are garbage", len(garbage), server.server)
+        for handle, _ in garbage:
+            self._reclaimer.deleted(server.server, handle)
+        chunks = [(found.handle, found.version_max) for found in garbage]
+        self._leader.delete_on(server.server, chunks)
+
+
+async def _in_slices(
+    after: Callable[[int], Iterator[tuple[int, ChunkRecord]]],
+) -> AsyncIterator[tuple[int, ChunkRecord]]:
+    """Everything, with turns for others in between."""
+    last = 0
+    while found := list(islice(after(last), LOOKED_AT_ONCE)):
+        for handle, chunk in found:
+            yield handle, chunk
+        last = found[-1][0]
+        await trio.lowlevel.checkpoint()
+
+
+def _nobody(server: Chunkserver) -> bool:
+    return False

@@ -6,7 +6,8 @@ A truncation into the middle of a chunk notes a *cut* at it. The bytes behind ar
 chunkservers until the next grant drops them, so who wrote at a version up to ``cut_version``
 cannot know whether its bytes survived. A chunk that was truncated away leaves its handle behind
 at its index, so that a late Commit cannot bring back what may be deleted at any moment. Handles
-given out for one index only ever rise, so the last one is enough.
+given out for one index only ever rise, so the last one is enough. That a handle was given out for
+this very file and index is the leader's to see to: it alone remembers its reservations.
 """
 
 from collections.abc import Iterator
@@ -110,9 +111,9 @@ class Chunks:
         """Note the room that a file with chunks takes: at most its size, at most whole chunks."""
         self._inodes.set_stored(inode, min(inode.size, inode.chunks * CHUNK_BYTES))
 
-    def all(self) -> Iterator[tuple[int, ChunkRecord]]:
-        """Every (handle, chunk), by handle."""
-        for key, packed in self._kv.scan(keys.CHUNK):
+    def all(self, after: int = 0) -> Iterator[tuple[int, ChunkRecord]]:
+        """Every (handle, chunk) behind the handle ``after``, by handle."""
+        for key, packed in self._kv.scan(keys.CHUNK, keys.numbered(keys.CHUNK, after)):
             yield keys.last_number(key), ChunkRecord(*unpack(packed))
 
     def all_mapped(self) -> Iterator[tuple[int, int, int]]:

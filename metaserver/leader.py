@@ -27,7 +27,7 @@ from .handles import HandleSupply, VersionCounter
 from .leases import Leases
 from .links import Links
 from .opens import OpenFiles
-from .reservations import Reservations
+from .reservations import Reservation, Reservations
 from .state import State
 
 VERSION_MAX = (1 << 63) - 1
@@ -209,11 +209,8 @@ class Leader:
         self.reap(self.opens.resume(session, open_inodes))
         self.sweep_orphans()
 
-    def granted_version(self, chunk: NewChunk) -> int:
+    def granted_version(self, chunk: NewChunk, reservation: Reservation) -> int:
         """At which version a chunk that is to be committed is written now; never a lower one."""
-        reservation = self.reservations.of(chunk.handle)
-        if reservation is None:
-            return chunk.version
         if reservation.version:
             return max(chunk.version, reservation.version)
         held = (

@@ -3,7 +3,7 @@
 Pure: what is known comes in, what is to be deleted goes out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .chunkservers import Chunkserver, Chunkservers
@@ -27,18 +27,22 @@ class Reclaimer:
     def garbage_on(
         self,
         server: Chunkserver,
+        handles: Iterable[int],
         servers: Chunkservers,
         chunk: Callable[[int], ChunkRecord | None],
         is_reserved: Callable[[int], bool],
         wanted: int,
         now_ns: int,
     ) -> list[Garbage]:
-        """What ``server`` may delete now.
+        """Which of its replicas of ``handles`` a server may delete now.
 
         A stale copy goes when there are as many good ones as are wanted; before, repair decides.
         """
         found: list[Garbage] = []
-        for handle, replica in server.replicas.items():
+        for handle in handles:
+            replica = server.replicas.get(handle)
+            if replica is None:
+                continue
             record = chunk(handle)
             place = server.server, handle
             if record is None and not is_reserved(handle):

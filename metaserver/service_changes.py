@@ -22,13 +22,18 @@ from .state import State
 
 Done = Callable[[Message | TideError], None]
 
+_SENT_AGAIN = frozenset(
+    {Code.BUSY, Code.UNAVAILABLE, Code.NOT_LEADER, Code.TIMED_OUT, Code.DISCONNECTED}
+)
+"""Refusals after which a client sends the very same mutation once more."""
+
 
 class _InFlight:
     """A mutation that is on its way through the log, and who waits for it."""
 
-    def __init__(self, sequence: int, request: Change[Any], done: Done) -> None:
+    def __init__(self, sequence: int, kind: type[Change[Any]], done: Done) -> None:
         self.sequence = sequence
-        self.request = request
+        self.kind = kind
         self.waiting = [done]
 
 
@@ -72,7 +77,7 @@ class Changes:
             if mutation.sequence < refused.sequence:
                 raise _stale(mutation)
             raise refused.error
-        self._propose(mutation, self._current(request), payload, done)
+        self._propose(mutation, request, payload, done)
 
     def _check(self, mutation: Mutation | None, request: Change[Any]) -> Mutation:
         name = type(request).__name__
@@ -98,7 +103,7 @@ class Changes:
                 f"slot {mutation.slot} has another mutation in flight",
                 delay_ms=BUSY_DELAY_MS,
             )
-        if type(request) is not type(pending.request):
+        if type(request) is not pending.kind:
             raise TideError(
                 Code.MALFORMED, f"sequence {mutation.sequence} was another request before"
             )
@@ -108,7 +113,7 @@ class Changes:
         self, mutation: Mutation, request: Change[Any], payload: Buffer, done: Done
     ) -> None:
         slot = mutation.session, mutation.slot
-        pending = _InFlight(mutation.sequence, request, done)
+        pending = _InFlight(mutation.sequence, type(request), done)
 
         def answered(outcome: Message | TideError, index: int) -> None:
             del self._in_flight[slot]
@@ -121,6 +126,7 @@ class Changes:
                 waiter(outcome)
 
         try:
+            request = self._current(request)
             # What must fail on the state as it is needs no entry: it has no effect to remember.
             self._state.precheck(request.METHOD, list(msgspec.structs.astuple(request)), payload)
             self._driver.propose(request, answered, payload=payload, origin=Origin(*mutation))
@@ -131,7 +137,7 @@ class Changes:
 
     def _remember(self, mutation: Mutation, error: TideError) -> None:
         """A delayed repetition of what was refused must not be carried out later."""
-        if not error.retryable:
+        if error.code not in _SENT_AGAIN:
             slots = self._refused.setdefault(mutation.session, {})
             slots[mutation.slot] = _Refused(mutation.sequence, error)
 
@@ -148,11 +154,22 @@ class Changes:
         """
         if not isinstance(request, Commit) or not request.chunks:
             return request
-        chunks = [
-            NewChunk(chunk.index, chunk.handle, self._leader.granted_version(chunk))
-            for chunk in request.chunks
-        ]
+        chunks = [self._current_chunk(request.inode, chunk) for chunk in request.chunks]
         return msgspec.structs.replace(request, chunks=chunks)
+
+    def _current_chunk(self, inode: int, chunk: NewChunk) -> NewChunk:
+        """LAYOUT_CHANGED when a new chunk is not reserved: it may be deleted at any moment."""
+        if self._state.chunk(chunk.handle) is not None:
+            return chunk
+        reservation = self._leader.reservations.of(chunk.handle)
+        if reservation is None or (reservation.inode, reservation.index) != (inode, chunk.index):
+            raise TideError(
+                Code.LAYOUT_CHANGED,
+                f"inode {inode}: chunk {chunk.handle:016x} is not reserved for index {chunk.index}"
+                " any more",
+            )
+        version = self._leader.granted_version(chunk, reservation)
+        return NewChunk(chunk.index, chunk.handle, version)
 
     def _follow(self, session: int, request: Change[Any], reply: Message) -> None:
         """After it was applied, before it is answered."""

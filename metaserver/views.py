@@ -118,9 +118,12 @@ class Views:
         """One chunk, None when it belongs to no file (any more)."""
         return self.tables.chunks.record(handle)
 
-    def all_chunks(self) -> Iterator[tuple[int, ChunkRecord]]:
-        """Every (handle, chunk), by handle. Apply nothing before it is exhausted or dropped."""
-        return self.tables.chunks.all()
+    def all_chunks(self, after: int = 0) -> Iterator[tuple[int, ChunkRecord]]:
+        """Every (handle, chunk) behind the handle ``after``, by handle.
+
+        Apply nothing before it is exhausted or dropped.
+        """
+        return self.tables.chunks.all(after)
 
     # --- sessions and servers
 
