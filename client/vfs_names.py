@@ -171,10 +171,11 @@ class NameOperations(VfsCaches):
         self.absorb(reply.parent, own=True)
         self.absorb(reply.new_parent, own=True)
         self.absorb(reply.attributes, own=True)
-        moved = reply.attributes.inode
-        exchanged = reply.displaced if flags & RenameFlags.EXCHANGE else None
-        if reply.displaced is not None and exchanged is None and reply.displaced.inode != moved:
-            self._lost_name(reply.displaced)
+        moved, displaced = reply.attributes.inode, reply.displaced
+        both_stay = displaced is not None and displaced.inode == moved
+        exchanged = displaced if flags & RenameFlags.EXCHANGE or both_stay else None
+        if displaced is not None and exchanged is None:
+            self._lost_name(displaced)
         self.names.put(
             parent,
             name,

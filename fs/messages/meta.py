@@ -110,7 +110,8 @@ class Alive(Message):
 class RenameDone(Message):
     """After a rename: the moved inode, both directories, and what was displaced (None: nothing).
 
-    For EXCHANGE ``displaced`` is the other inode, alive under the old name.
+    For EXCHANGE ``displaced`` is the other inode, alive under the old name. When both names were of
+    one file, nothing happened (POSIX rename), and ``displaced`` is that file.
     """
 
     attributes: Attributes

@@ -54,9 +54,8 @@ def rename(tables: Tables, request: Rename, payload: Buffer) -> Perform:
         new.required()
     if new.inode is not None and new.inode.number == moved.number:
         # POSIX rename: two names of one file both stay.
-        nothing = RenameDone(
-            moved.attributes(), directory.attributes(), new_directory.attributes(), None
-        )
+        same = moved.attributes()
+        nothing = RenameDone(same, directory.attributes(), new_directory.attributes(), same)
         return lambda moment: nothing
     if flags == RenameFlags.EXCHANGE:
         return _exchange(tables, old, new)

@@ -107,6 +107,17 @@ async def test_uncached_trusts_nothing(autojump_clock, cluster, on):
         assert (await second.lookup(1, b"moved")).attributes.inode == inode
 
 
+async def test_a_rename_between_two_names_of_one_file_changes_nothing(autojump_clock, cluster, on):
+    async with on("nfs") as mount:
+        inode = await touch(mount, 1, b"one")
+        await mount.link(inode, 1, b"two")
+        for flags in (0, RenameFlags.EXCHANGE):
+            await mount.rename(1, b"one", 1, b"two", flags)
+            for name in (b"one", b"two"):
+                assert mount.known_to_answer("lookup", 1, name).attributes.links == 2
+                assert (await mount.lookup(1, name)).attributes.inode == inode
+
+
 async def test_rename(autojump_clock, cluster, on):
     async with on("nfs") as mount:
         folder = (await mount.mkdir(1, b"folder", 0o755, ME)).attributes.inode

@@ -95,9 +95,9 @@ def test_two_names_of_one_file_both_stay(cluster):
     file = cluster.file(b"a")
     cluster.do(Link(file, 1, b"b"))
     before = cluster.everything()
-    assert cluster.do(Rename(1, b"a", 1, b"b", 0)).displaced is None
-    assert cluster.do(Rename(1, b"a", 1, b"a", 0)).displaced is None
-    assert cluster.do(Rename(1, b"a", 1, b"b", EXCHANGE)).displaced is None
+    assert cluster.do(Rename(1, b"a", 1, b"b", 0)).displaced.inode == file
+    assert cluster.do(Rename(1, b"a", 1, b"a", 0)).displaced.inode == file
+    assert cluster.do(Rename(1, b"a", 1, b"b", EXCHANGE)).displaced.inode == file
     assert cluster.everything() == before
     assert cluster.refused(Rename(1, b"a", 1, b"b", NOREPLACE)) == Code.EXISTS
 
