@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
+from tidefs.fs.errors import Code, TideError
 from tidefs.fs.ports import Ports
 from tidefs.fs.ports.disk import Disk
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 DRIFT_MAX = 0.009
 """Less than the one part in CLOCK_DRIFT_PARTS that leases allow for."""
+
+START_AGAIN_S = 1.0
 
 
 @dataclass
@@ -133,7 +136,7 @@ class Server(Process):
         self,
         cluster: Cluster,
         host: str,
-        run: Callable[[Ports], Awaitable[None]],
+        run: Callable[[Ports, "Server"], Awaitable[None]],
         *,
         lie: Lie = honest,
         data_start: int | None = None,
@@ -145,6 +148,7 @@ class Server(Process):
         self.data_start = data_start
         self.disk = CrashDisk(SimulatedRandomness(f"{cluster.seed} {host} disk"), latency_s=0.0005)
         self._watched: WatchedDisk | None = None
+        self._serving = False
 
     def start(self) -> None:
         """Begin a new life on the same disk."""
@@ -163,8 +167,32 @@ class Server(Process):
         ]
 
     async def _live(self, ports: Ports, scope: trio.CancelScope) -> None:
-        if await self.live(scope, lambda: self._run(ports)):
-            raise ViolationError(f"{self.host} ended by itself")
+        self._serving = False
+        try:
+            ended = await self.live(scope, lambda: self._run(ports, self))
+        except* TideError as group:
+            error = _first(group)
+            if self._serving or error.code is not Code.NO_SPACE:
+                raise
+            self._try_again(error)
+        else:
+            if ended:
+                raise ViolationError(f"{self.host} ended by itself")
+
+    def started(self, _addresses: object = None) -> None:
+        """The server serves: from now on nothing may end it. (As a trio.TaskStatus.)"""
+        self._serving = True
+
+    def _try_again(self, error: TideError) -> None:
+        """It had no room to start in, and said so: a service manager would start it again."""
+        self.cluster.trace.note("fault", f"{self.host} does not start: {error}")
+        self.stop(machine=False)
+
+        def start() -> None:
+            if not self.up:
+                self.start()
+
+        self.cluster.postman.after(START_AGAIN_S, start)
 
     def stop(self, *, machine: bool) -> None:
         assert self._watched is not None
@@ -179,6 +207,13 @@ class Server(Process):
             self.cluster.conditions.power_was_lost = True
             for notice in self.cluster.on_power_loss:
                 notice()
+
+
+def _first(error: BaseException) -> TideError:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, TideError)
+    return error
 
 
 class ErrorLog(logging.Handler):

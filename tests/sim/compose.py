@@ -49,8 +49,8 @@ def build_cluster(
     cluster = Cluster(seed, trace, nursery)
     config = metaserver_config(options)
 
-    async def metaserver(ports: Ports) -> None:
-        await run_metaserver(config, ports, MemoryStores(ports.disk), pid=1)
+    async def metaserver(ports: Ports, status: Server) -> None:
+        await run_metaserver(config, ports, MemoryStores(ports.disk), pid=1, task_status=status)
 
     cluster.metaserver = Server(cluster, METASERVER, metaserver, lie=lies.metaserver)
     for number in range(1, options.chunkservers + 1):
@@ -71,8 +71,8 @@ def _chunkserver(cluster: Cluster, number: int, lies: Lies) -> Server:
         scrub=Size(CHECKSUM_BLOCK_BYTES),
     )
 
-    async def chunkserver(ports: Ports) -> None:
-        await run_chunkserver(config, ports, pid=1)
+    async def chunkserver(ports: Ports, status: Server) -> None:
+        await run_chunkserver(config, ports, pid=1, task_status=status)
 
     return Server(cluster, host, chunkserver, lie=lies.chunkserver, data_start=DATA_START)
 

@@ -594,7 +594,7 @@ class Worker:
         size = node.file.size
         reach = self._taste.write_max_bytes
         if self._taste.far_offsets and self._random.random() < 0.2:
-            return CHUNK_BYTES - self._random.randint(1, reach)
+            return CHUNK_BYTES - self._random.randint(1, min(reach, CHUNK_BYTES))
         return self._random.choice(
             (0, self._random.randint(0, size), size, size + self._random.randint(0, reach))
         )
