@@ -87,7 +87,7 @@ def block_sum(content: Buffer) -> int:
 
 def is_zero(content: Buffer) -> bool:
     """Whether a block's content is the same as a hole's."""
-    return content == ZEROS[: len(content)]
+    return not bytes(content).rstrip(b"\0")
 
 
 class Header(NamedTuple):

@@ -89,7 +89,7 @@ def read_journal(segments: Sequence[Segment], owner: int) -> History:
         _refuse(last.first, dead)
     tail = last.segment.data[last.end :]
     _check_never_synced([tail, *(segment.data for segment in useless)], expected, last.first, owner)
-    torn = bool(useless) or any(tail)
+    torn = bool(useless) or bytes(tail).rstrip(b"\0") != b""
     return History(
         records, expected, last.first, last.end, [segment.first for segment in useless], torn
     )

@@ -7,7 +7,8 @@ Faults it injects, and why each is one that a real disk has:
   whose size changed has the old size, the new one, or one in between. Of the names that were made,
   renamed or removed and whose folder was not synced, a prefix (in the order done) is there.
 - ``kill``: only the process dies; the page cache stays. Files it had open cannot be used any more.
-- ``die_after_writes``: the process dies in the middle of a write, of which a prefix is done.
+- ``die_after_writes``: the process dies in the middle of a write, of which a prefix is done. From
+  then on whatever it does with the disk raises ``Died``, until ``kill``.
 - ``flip_bit``: stable storage rots, and nobody is told.
 - ``capacity_bytes``: the disk is full; a write that meets it leaves what still fitted.
 - ``cold_percent``: so often a read must wait for the disk, whatever it held in memory before.
@@ -117,6 +118,7 @@ class CrashFile:
         self._open = True
 
     def _check(self) -> None:
+        self._disk.check_alive()
         assert self._life == self._disk.lives, f"{self._path}: used after its process died"
         assert self._open, f"{self._path}: used after close"
 
@@ -147,6 +149,7 @@ class CrashFile:
             self._inode.cache[offset:end] = kept
             self._inode.touch(offset, end)
         if dying is not None:
+            self._disk.dead = True
             raise Died
         if room < len(data):
             raise TideError(Code.NO_SPACE, f"writing {self._path}")
@@ -199,6 +202,7 @@ class CrashDisk:
         self.latency_s = latency_s
         self.failing: set[str] = set()
         self.lives = 0
+        self.dead = False
         self._randomness = randomness
         self._boots = 1
         self._files: dict[str, Inode] = {}
@@ -213,6 +217,7 @@ class CrashDisk:
     # --- the port ----------------------------------------------------------------------------
 
     def open(self, path: str, *, create: bool = False) -> File:
+        self.check_alive()
         inode = self._files.get(path)
         if path in self._folders:
             raise TideError(Code.IS_A_DIRECTORY, f"opening {path}")
@@ -246,6 +251,7 @@ class CrashDisk:
                 self._changes.append(Change(None, folder, None))
 
     def rename(self, path: str, new_path: str) -> None:
+        self.check_alive()
         if path not in self._files:
             raise TideError(Code.NO_ENTRY, f"renaming {path}")
         self._need_folder(new_path)
@@ -256,6 +262,7 @@ class CrashDisk:
         self._changes.append(Change(path, new_path, inode))
 
     def remove(self, path: str) -> None:
+        self.check_alive()
         folder = _plain(path)
         if not self.exists(folder):
             raise TideError(Code.NO_ENTRY, f"removing {path}")
@@ -272,6 +279,7 @@ class CrashDisk:
             raise TideError(Code.NO_ENTRY, f"syncing the folder {path}")
         mine = [change for change in self._changes if _touches(change, folder)]
         await self.wait_for_device()
+        self.check_alive()
         for change in mine:
             if change in self._changes:
                 self._changes.remove(change)
@@ -288,6 +296,7 @@ class CrashDisk:
     def kill(self) -> None:
         """The process is gone; the machine and its page cache are not."""
         self.lives += 1
+        self.dead = False
         self._writes_left = None
 
     def crash(self, randomness: Randomness) -> None:
@@ -330,6 +339,10 @@ class CrashDisk:
         return sorted(self._files)
 
     # --- for the files -------------------------------------------------------------------------
+
+    def check_alive(self) -> None:
+        if self.dead:
+            raise Died
 
     def cold(self) -> bool:
         return self.cold_percent > 0 and self._randomness.below(100) < self.cold_percent

@@ -1,0 +1,516 @@
+"""The store's promises, one at a time, on the disk that forgets."""
+
+import random
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from tidefs.chunkserver import shelf as shelf_module
+from tidefs.chunkserver import upkeep as upkeep_module
+from tidefs.chunkserver.layout import DATA_START, chunk_path
+from tidefs.chunkserver.records import JOURNAL
+from tidefs.chunkserver.store import Settings, Store, make_folders
+from tidefs.fs.errors import Code, TideError
+from tidefs.fs.limits import KIB, MIB
+from tidefs.tests.sim import determinism
+from tidefs.tests.sim.crash_disk import CrashDisk, Died
+from tidefs.tests.sim.ports import SimulatedClock, SimulatedRandomness
+
+SETTINGS = Settings(server=77, segment_bytes=5 * MIB)
+BLOCK = 64 * KIB
+SEEDS = range(30)
+
+
+class Bench:
+    """A disk, and one store after the other on it."""
+
+    def __init__(self, seed: int = 0, **options) -> None:
+        self.disk = CrashDisk(SimulatedRandomness(f"disk {seed}"), **options)
+        self.faults = SimulatedRandomness(f"faults {seed}")
+        self.random = random.Random(seed)
+        self.damage = []
+        self.settings = SETTINGS
+
+    async def format(self) -> None:
+        await make_folders(self.disk, self.settings)
+
+    @asynccontextmanager
+    async def store(self, end: str = "stop"):
+        """A recovered store, that ends by ``end``: stop, kill or crash."""
+        async with trio.open_nursery() as nursery:
+            store = Store(self.disk, SimulatedClock(), self.settings, self.damage.append)
+            await nursery.start(store.run)
+            yield store
+            if end == "stop":
+                store.stop()
+            else:
+                nursery.cancel_scope.cancel()
+        if end == "kill":
+            self.disk.kill()
+        elif end == "crash":
+            self.disk.crash(self.faults)
+
+
+def write(store: Store, handle: int, offset: int, data: bytes, version: int = 1) -> int:
+    """Write, where everything is in the page cache."""
+    found = store.write_nowait(handle, version, offset, memoryview(data))
+    assert found is not None
+    return found
+
+
+async def content(store: Store, handle: int, offset: int = 0, length: int = 4 * MIB) -> bytes:
+    return bytes(await store.read(handle, offset, length))
+
+
+def refused(call) -> Code:
+    with pytest.raises(TideError) as caught:
+        call()
+    return caught.value.code
+
+
+async def refused_later(awaitable) -> Code:
+    with pytest.raises(TideError) as caught:
+        await awaitable
+    return caught.value.code
+
+
+# --- crashes at the worst moment -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_write_into_a_block_while_its_file_is_being_synced(seed):
+    """The sync may catch it half; before SYNC nobody may vouch for the block, nor after for
+    something that was only in the page cache."""
+
+    async def main():
+        bench = Bench(seed, latency_s=0.01)
+        await bench.format()
+        async with bench.store("crash") as store, trio.open_nursery() as nursery:
+            store.create(5, 1)
+            write(store, 5, 0, b"a" * 3 * BLOCK)
+            synced = trio.Event()
+
+            async def sync():
+                await store.sync(5)
+                synced.set()
+
+            nursery.start_soon(sync)
+            await trio.sleep(0.005)
+            write(store, 5, BLOCK + 100, b"b" * 1000)
+            store.journal.request_sync()
+            await trio.sleep(bench.random.choice([0.003, 0.008, 0.016, 0.025, 0.04]))
+            was_synced = synced.is_set()
+            nursery.cancel_scope.cancel()
+        async with bench.store() as store:
+            if store.version(5) is None:
+                assert not was_synced
+                return
+            found = await content(store, 5)
+            if was_synced:
+                plain = b"a" * 3 * BLOCK
+                assert found[: BLOCK + 100] == plain[: BLOCK + 100]
+                assert found[BLOCK + 1100 :] == plain[BLOCK + 1100 :]
+                assert set(found[BLOCK + 100 : BLOCK + 1100]) <= set(b"ab")
+        assert not bench.damage
+
+    determinism.run(main, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_header_that_is_torn_in_place_is_found_in_the_journal(seed):
+    async def main():
+        bench = Bench(seed, latency_s=0.01)
+        await bench.format()
+        async with bench.store("crash") as store, trio.open_nursery() as nursery:
+            store.create(5, 1)
+            for block in range(300):
+                write(store, 5, block * BLOCK, b"old")
+            await store.sync(5)
+            await store.upkeep.flush(idle_ns=0)
+            for block in range(300):
+                write(store, 5, block * BLOCK, b"new")
+            await store.sync(5)
+            nursery.start_soon(store.upkeep.flush, 0)
+            await trio.sleep(bench.random.random() * 0.06)
+            nursery.cancel_scope.cancel()
+        async with bench.store() as store:
+            for block in range(300):
+                assert await content(store, 5, block * BLOCK, 3) == b"new"
+        assert not bench.damage
+
+    determinism.run(main, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_cut_is_done_wholly_or_not_at_all_and_never_again(seed):
+    async def main():
+        bench = Bench(seed, latency_s=0.01)
+        await bench.format()
+        async with bench.store("crash") as store, trio.open_nursery() as nursery:
+            store.create(5, 1)
+            write(store, 5, 0, b"a" * 3 * BLOCK)
+            await store.sync(5)
+            done = trio.Event()
+            written = trio.Event()
+
+            async def cut_and_write():
+                await store.set_version(5, 1, 2, BLOCK + 10)
+                done.set()
+                write(store, 5, 2 * BLOCK, b"c" * 2 * BLOCK, version=2)
+                await store.sync(5)
+                written.set()
+
+            nursery.start_soon(cut_and_write)
+            await trio.sleep(bench.random.random() * 0.15)
+            nursery.cancel_scope.cancel()
+        async with bench.store() as store:
+            found = await content(store, 5)
+            if store.version(5) == 1:
+                assert not done.is_set()
+                assert found == b"a" * 3 * BLOCK
+            else:
+                assert found[: BLOCK + 10] == b"a" * (BLOCK + 10)
+                assert b"a" not in found[BLOCK + 10 :]
+            if written.is_set():
+                assert found[2 * BLOCK :] == b"c" * 2 * BLOCK
+        assert not bench.damage
+
+    determinism.run(main, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_process_that_dies_in_the_middle_of_a_write(seed):
+    """What was acknowledged is there, whatever file the last write went to."""
+
+    async def main():
+        bench = Bench(seed)
+        await bench.format()
+        model = bytearray(4 * BLOCK)
+        pending = (0, b"")
+        try:
+            async with bench.store("kill") as store:
+                store.create(5, 1)
+                bench.disk.die_after_writes(1 + bench.random.randrange(30), bench.faults)
+                for _ in range(40):
+                    offset = bench.random.randrange(3 * BLOCK)
+                    pending = (offset, bench.random.randbytes(bench.random.choice([10, 9000])))
+                    write(store, 5, *pending)
+                    model[offset : offset + len(pending[1])] = pending[1]
+                    pending = (0, b"")
+                    if bench.random.random() < 0.3:
+                        await store.sync(5)
+                    if bench.random.random() < 0.1:
+                        await store.upkeep.flush(idle_ns=0)
+        except* Died:
+            bench.disk.kill()
+        async with bench.store() as store:
+            found = (await content(store, 5)).ljust(len(model), b"\0")
+            start, data = pending
+            for at in range(len(model)):
+                if found[at] != model[at]:
+                    assert start <= at < start + len(data), at
+                    assert found[at] == data[at - start]
+        assert not bench.damage
+
+    determinism.run(main, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_copy_takes_the_place_of_the_old_replica_wholly_or_not_at_all(seed):
+    async def main():
+        bench = Bench(seed, latency_s=0.01)
+        await bench.format()
+        async with bench.store("crash") as store, trio.open_nursery() as nursery:
+            store.create(5, 1)
+            write(store, 5, 0, b"a" * 3 * BLOCK)
+            await store.sync(5)
+            write(store, 5, 0, b"A" * BLOCK)
+            await store.sync(5)
+            done = trio.Event()
+
+            async def copy():
+                incoming = store.incoming(5, 2)
+                incoming.add(memoryview(b"b" * BLOCK + bytes(BLOCK)))
+                incoming.add(memoryview(b"b" * 100))
+                await incoming.adopt()
+                incoming.close()
+                done.set()
+
+            nursery.start_soon(copy)
+            await trio.sleep(bench.random.random() * 0.08)
+            nursery.cancel_scope.cancel()
+        async with bench.store() as store:
+            found = await content(store, 5)
+            if store.version(5) == 1:
+                assert not done.is_set()
+                assert found == b"A" * BLOCK + b"a" * 2 * BLOCK
+            else:
+                assert found == b"b" * BLOCK + bytes(BLOCK) + b"b" * 100
+            assert bench.disk.names("incoming") == []
+        assert not bench.damage
+
+    determinism.run(main, seed)
+
+
+# --- clean or not --------------------------------------------------------------------------------
+
+
+async def test_a_crash_with_unsynced_writes_is_told_until_a_version_is_granted():
+    bench = Bench()
+    await bench.format()
+    async with bench.store("crash") as store:
+        for handle in (5, 6):
+            store.create(handle, 1)
+            write(store, handle, 0, b"x" * 100_000)
+            await store.sync(handle)
+        await store.upkeep.flush(idle_ns=0)
+        await store.wait_synced(write(store, 5, 0, b"y"))
+    for end in ("kill", "stop", "crash"):
+        async with bench.store(end) as store:
+            assert {report.handle: report.clean for report in store.reports()} == {
+                5: False,
+                6: True,
+            }
+    async with bench.store("kill") as store:
+        await store.set_version(5, 1, 2, -1)
+    async with bench.store() as store:
+        assert [report.clean for report in store.reports()] == [True, True]
+
+
+async def test_the_first_write_to_a_clean_chunk_waits_for_the_journal_and_later_ones_do_not():
+    bench = Bench()
+    await bench.format()
+    async with bench.store() as store:
+        store.create(5, 1)
+        assert write(store, 5, 0, b"x" * BLOCK) == 0
+        await store.upkeep.flush(idle_ns=0)
+        record = write(store, 5, 5 * BLOCK, b"y")
+        assert record > store.journal.synced
+        assert write(store, 5, 6 * BLOCK, b"y") == record
+        await store.wait_synced(record)
+        assert write(store, 5, 7 * BLOCK, b"z") == 0
+        assert write(store, 5, 0, b"z") == 0
+        assert await content(store, 5, 0, 2) == b"zx"
+
+
+# --- full disks, failing disks -------------------------------------------------------------------
+
+
+async def test_a_write_that_finds_the_disk_full_changes_nothing():
+    bench = Bench(capacity_bytes=24 * MIB)
+    await bench.format()
+    async with bench.store("kill") as store:
+        store.create(5, 1)
+        written = 0
+        while True:
+            piece = bytes([written % 251]) * 300_000
+            try:
+                write(store, 5, written, piece)
+            except TideError:
+                break
+            written += len(piece)
+        assert refused(lambda: write(store, 5, written, piece)) is Code.NO_SPACE
+        assert written > 10 * MIB
+        before = await content(store, 5, written - MIB)
+        assert refused(lambda: write(store, 5, written - 100, piece)) is Code.NO_SPACE
+        assert refused(lambda: write(store, 5, 50 * MIB, piece)) is Code.NO_SPACE
+        assert await content(store, 5, written - MIB) == before
+        await store.sync(5)
+        assert store.space().free_bytes < 300_000
+        bench.disk.capacity_bytes += 10 * MIB
+        write(store, 5, written - 100, b"!")
+        await store.sync(5)
+    async with bench.store() as store:
+        assert await content(store, 5, written - 101, 2) == before[-101:-100] + b"!"
+
+
+async def test_a_capacity_is_kept_and_given_back():
+    bench = Bench()
+    bench.settings = SETTINGS._replace(capacity_bytes=2 * MIB)
+    await bench.format()
+    async with bench.store() as store:
+        store.create(5, 1)
+        write(store, 5, 0, b"x" * MIB)
+        assert refused(lambda: write(store, 5, MIB, b"x" * MIB)) is Code.NO_SPACE
+        total_bytes, free_bytes = store.space()
+        assert total_bytes == 2 * MIB
+        assert MIB - 10_000 < free_bytes < MIB
+        await store.delete([(5, 1)])
+        assert store.space().free_bytes > 2 * MIB - 10_000
+
+
+async def test_a_file_whose_sync_failed_is_not_believed_again():
+    bench = Bench()
+    await bench.format()
+    async with bench.store("kill") as store:
+        store.create(5, 1)
+        write(store, 5, 0, b"x" * MIB)
+        bench.disk.failing.add(chunk_path(5))
+        assert await refused_later(store.sync(5)) is Code.DEVICE_ERROR
+        bench.disk.failing.clear()
+        assert await refused_later(store.sync(5)) is Code.DEVICE_ERROR
+        assert refused(lambda: write(store, 5, 0, b"y")) is Code.DEVICE_ERROR
+        assert await refused_later(store.set_version(5, 1, 2, -1)) is Code.DEVICE_ERROR
+
+
+async def test_a_journal_whose_sync_failed_ends_the_store():
+    bench = Bench()
+    await bench.format()
+
+    async def work():
+        async with bench.store() as store:
+            store.create(5, 1)
+            write(store, 5, 0, b"x")
+            bench.disk.failing.update(f"{JOURNAL}/{name}" for name in bench.disk.names(JOURNAL))
+            assert await refused_later(store.sync(5)) is Code.DEVICE_ERROR
+            await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await work()
+    assert caught.group_contains(TideError, match="syncing")
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+async def test_a_flipped_bit_is_never_served_and_a_whole_block_written_heals_it():
+    bench = Bench()
+    await bench.format()
+    async with bench.store() as store:
+        store.create(5, 1)
+        write(store, 5, 0, b"x" * 3 * BLOCK)
+        await store.sync(5)
+        bench.disk.flip_bit(chunk_path(5), DATA_START + BLOCK + 7)
+        assert await content(store, 5, 0, BLOCK) == b"x" * BLOCK
+        assert await refused_later(store.read(5, BLOCK - 1, 2)) is Code.BAD_CHECKSUM
+        assert [(found.handle, found.version, found.offset) for found in bench.damage] == [
+            (5, 1, BLOCK)
+        ]
+        assert refused(lambda: write(store, 5, BLOCK, b"y")) is Code.BAD_CHECKSUM
+        write(store, 5, BLOCK, b"y" * BLOCK)
+        assert await content(store, 5, BLOCK - 1, 2) == b"xy"
+
+
+async def test_a_file_that_was_shortened_is_damaged_and_not_full_of_zeros():
+    bench = Bench()
+    await bench.format()
+    async with bench.store() as store:
+        store.create(5, 1)
+        write(store, 5, 0, b"x" * 3 * BLOCK)
+    bench.disk.open(chunk_path(5)).truncate(DATA_START + BLOCK)
+    async with bench.store() as store:
+        assert await content(store, 5, 0, BLOCK) == b"x" * BLOCK
+        assert await refused_later(store.read(5, BLOCK, 1)) is Code.BAD_CHECKSUM
+        assert await refused_later(store.read(5, 2 * BLOCK, 1)) is Code.BAD_CHECKSUM
+
+
+async def test_a_damaged_header_sets_the_file_aside():
+    bench = Bench()
+    await bench.format()
+    async with bench.store() as store:
+        store.create(5, 1)
+        write(store, 5, 0, b"x" * 3 * BLOCK)
+    bench.disk.flip_bit(chunk_path(5), 20)
+    async with bench.store() as store:
+        assert store.reports() == []
+        assert bench.disk.names("damaged") == ["0000000000000005"]
+        store.create(5, 2)
+
+
+async def test_a_journal_with_damage_in_the_middle_refuses_to_start():
+    bench = Bench()
+    await bench.format()
+    async with bench.store("kill") as store:
+        store.create(5, 1)
+        for number in range(5):
+            write(store, 5, 0, bytes([number]) * 100)
+            await store.sync(5)
+    (name,) = bench.disk.names(JOURNAL)
+    bench.disk.flip_bit(f"{JOURNAL}/{name}", 400)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with bench.store():
+            pass
+    assert caught.group_contains(TideError, match=r"journal/\w+: record \d+ is damaged")
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+async def test_the_journal_stays_short_and_loses_nothing(monkeypatch):
+    monkeypatch.setattr(upkeep_module, "JOURNAL_WANTED_BYTES", 12 * MIB)
+    monkeypatch.setattr(upkeep_module, "JOURNAL_MAX_BYTES", 24 * MIB)
+    bench = Bench()
+    await bench.format()
+    async with bench.store("crash") as store:
+        for handle in range(4):
+            store.create(handle, 1)
+            write(store, handle, 0, b"x" * MIB)
+            await store.sync(handle)
+        for number in range(120):
+            handle = number % 4
+            write(store, handle, 0, bytes([number]) * MIB)
+            if number % 10 == 9:
+                await store.sync(handle)
+            await store.upkeep.relieved()
+            assert store.journal.size_bytes < 30 * MIB
+        for handle in range(4):
+            await store.sync(handle)
+    async with bench.store() as store:
+        for handle in range(4):
+            assert await content(store, handle) == bytes([116 + handle]) * MIB
+        assert len(bench.disk.names(JOURNAL)) < 8
+
+
+async def test_more_chunks_than_are_kept_in_use(monkeypatch):
+    monkeypatch.setattr(shelf_module, "CHUNKS_IN_USE_MAX", 4)
+    monkeypatch.setattr(shelf_module, "FILES_MAX", 3)
+    bench = Bench(cold_percent=20)
+    await bench.format()
+    async with bench.store() as store:
+        for handle in range(20):
+            store.create(handle, 1)
+            write(store, handle, 0, bytes([handle]) * 1000)
+            if handle % 7 == 6:
+                await store.upkeep.flush(idle_ns=0)
+        for handle in range(20):
+            assert await content(store, handle) == bytes([handle]) * 1000
+            while (record := store.write_nowait(handle, 1, 500, memoryview(b"!"))) is None:
+                await store.warm(handle, 500, 1)
+            await store.wait_synced(record)
+        assert len(store.shelf.chunks()) >= 4
+    async with bench.store() as store:
+        for handle in range(20):
+            assert await content(store, handle, 500, 2) == b"!" + bytes([handle])
+        assert len(store.shelf.chunks()) <= 5
+
+
+async def test_a_deleted_chunk_can_come_again_and_starts_empty():
+    bench = Bench()
+    await bench.format()
+    for end in ("kill", "crash", "stop"):
+        async with bench.store(end) as store:
+            store.create(5, 1)
+            write(store, 5, 0, b"x" * 100_000)
+            await store.sync(5)
+            assert await store.delete([(5, 0), (9, 9)]) == []
+            assert await store.delete([(5, 1)]) == [5]
+            assert await refused_later(store.read(5, 0, 1)) is Code.NO_CHUNK
+            store.create(5, 1)
+            write(store, 5, 0, b"y")
+            await store.sync(5)
+        async with bench.store() as store:
+            assert await content(store, 5) == b"y"
+            await store.delete([(5, 1)])
+
+
+async def test_writes_are_flushed_after_a_while_without_being_asked(autojump_clock):
+    bench = Bench()
+    await bench.format()
+    async with bench.store("crash") as store:
+        store.create(5, 1)
+        write(store, 5, 0, b"x" * MIB)
+        await trio.sleep(3 * upkeep_module.FLUSH_S)
+    async with bench.store() as store:
+        assert await content(store, 5) == b"x" * MIB
+        assert store.reports()[0].clean
