@@ -2,7 +2,7 @@
 
 A chunk file begins with its header (identity, version, checksums); the bytes of the chunk follow at
 ``DATA_START``, each at its own offset, and what was never written is a hole. The format is
-described for an outsider in ``docs/formats-chunkserver.md``.
+described for an outsider in ``docs/formats.md``.
 """
 
 import struct
