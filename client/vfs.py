@@ -15,7 +15,6 @@ file's ``lock`` (see `client/writing.py`). Replies are let into the caches in on
 (`client/vfs_caches.py`), which refuses those that were overtaken.
 """
 
-from .fuse.driver import FileSystem
 from .vfs_attributes import AttributeOperations
 from .vfs_caches import Surroundings
 from .vfs_files import FileOperations
@@ -27,10 +26,6 @@ class Vfs(FileOperations, AttributeOperations):
     async def run(self) -> None:
         """Flush what has been dirty for long, until cancelled."""
         await self.writer.flush_forever()
-
-
-def _is_a_file_system(vfs: Vfs) -> FileSystem:
-    return vfs
 
 
 __all__ = ["Surroundings", "Vfs"]

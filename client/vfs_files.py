@@ -5,6 +5,7 @@ An unlinked file that is open keeps working: everything here goes by inode, and 
 its bytes as long as a session has it open.
 """
 
+import logging
 import os
 
 from ..fs.attributes import Attributes, Kind
@@ -16,6 +17,8 @@ from .fuse.driver import Caller, Known, Opened, Soon
 from .handles import OpenFile
 from .inodes import File
 from .vfs_names import NameOperations
+
+log = logging.getLogger(__name__)
 
 
 class FileOperations(NameOperations):
@@ -45,10 +48,7 @@ class FileOperations(NameOperations):
                 file.store_content(content)
         if reply.attributes.change != change and self.kernel is not None:
             self.kernel.invalidate_inode(inode, attributes_only=True)
-        handle = self._handle(file, flags)
-        if flags & os.O_TRUNC and file.size:
-            await self._truncate_opened(file)
-        return handle
+        return await self._truncate_if_asked(file, self._handle(file, flags), flags)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
@@ -67,13 +67,10 @@ class FileOperations(NameOperations):
         )
         reply = await self.change(parent, request)
         self.meta.opened(reply.attributes.inode)
-        known = self._made(parent, name, reply)
+        self._made(parent, name, reply)
         file = self._opened(reply.attributes)
-        opened = self._handle(file, flags)
-        if flags & os.O_TRUNC and file.size:
-            await self._truncate_opened(file)
-            known = self.known(reply.attributes, parent)
-        return known, opened
+        opened = await self._truncate_if_asked(file, self._handle(file, flags), flags)
+        return self.known(reply.attributes, parent), opened
 
     def _opened(self, attributes: Attributes) -> File:
         file = self.files.get(attributes)
@@ -87,9 +84,16 @@ class FileOperations(NameOperations):
         handle = self.open_files.add(OpenFile(file, append=bool(flags & os.O_APPEND)))
         return Opened(handle, keep_cache, mode.direct_io)
 
-    async def _truncate_opened(self, file: File) -> None:
-        reply = await self.writer.set_attributes(file, SetAttributes(file.inode, size=0))
-        self.absorb(reply.attributes, own=True)
+    async def _truncate_if_asked(self, file: File, opened: Opened, flags: int) -> Opened:
+        if flags & os.O_TRUNC and file.size:
+            try:
+                reply = await self.writer.set_attributes(file, SetAttributes(file.inode, size=0))
+            except BaseException:
+                self.open_files.pop(opened.handle)
+                self._released(file)
+                raise
+            self.absorb(reply.attributes, own=True)
+        return opened
 
     # --- read and write
 
@@ -147,7 +151,7 @@ class FileOperations(NameOperations):
         try:
             await self.writer.flush(file)
         except TideError:
-            self.writer.give_up(file)
+            await self.writer.give_up(file)
             raise
         finally:
             if not self.mode.cache_data:
@@ -160,6 +164,8 @@ class FileOperations(NameOperations):
         file = self.open_files.get(handle).file
         if not self.mode.flush_at_close or not (file.modified or file.failure is not None):
             return None
+        if self._is_unlinked(file):
+            return None  # nobody can open it any more: the bytes matter only while it is open
         return self._flush(file, sync=False)
 
     def fsync(self, handle: int, data_only: bool) -> Soon[None]:
@@ -177,29 +183,36 @@ class FileOperations(NameOperations):
         await self.writer.flush(file, sync=sync)
 
     def release(self, handle: int) -> Soon[None]:
-        opened = self.open_files.pop(handle)
-        if opened.file.modified:
-            return self._release_modified(opened.file)
-        self._released(opened.file)
+        file = self.open_files.pop(handle).file
+        if file.modified or file.reserved:
+            return self._release_modified(file)
+        self._released(file)
         return None
 
     async def _release_modified(self, file: File) -> None:
-        """Changes may come behind the last close(2), from a mapping that lived on."""
+        """Changes may come behind the last close(2), from a mapping that lived on. The last handle
+        takes with it what could not be stored."""
         try:
-            await self.writer.flush(file)
+            if not self._is_unlinked(file):
+                await self.writer.flush(file)
         except TideError as error:
-            file.failure = error
+            log.warning(
+                "inode %d: what was written last could not be stored: %s", file.inode, error
+            )
         finally:
+            if file.openings == 1 and (file.modified or file.reserved):
+                await self.writer.give_up(file)
             self._released(file)
 
     def _released(self, file: File) -> None:
-        if file.openings == 1 and (file.modified or file.reserved):
-            self.writer.give_up(file)
         self.files.released(file)
         self.meta.released(file.inode)
-        attributes = self.attributes.get(file.inode)
-        if attributes is not None and attributes.attributes.links == 0:
+        if self._is_unlinked(file):
             self.files.forget(file.inode)
+
+    def _is_unlinked(self, file: File) -> bool:
+        known = self.attributes.get(file.inode)
+        return known is not None and known.attributes.links == 0
 
     async def close(self) -> None:
         """Before the mount ends: everything that is dirty goes to the servers.

@@ -35,6 +35,10 @@ from .reading import Shell
 
 COMMIT_BEHIND_BYTES = DIRTY_MAX_BYTES // 4
 
+SORTED_OUT_BY_FLUSH = frozenset({Code.LAYOUT_CHANGED, Code.SESSION_EXPIRED})
+"""Not errors for an application: the bytes are still here, and a flush, which keeps pushes out,
+learns what the file is now and writes them again."""
+
 
 class Writer:
     """Writes for all files of a mount."""
@@ -94,7 +98,8 @@ class Writer:
                 async with file.lock:
                     await self._commit_behind(file)
         except TideError as error:
-            file.failure = file.failure or error
+            if error.code not in SORTED_OUT_BY_FLUSH:
+                file.failure = file.failure or error
         finally:
             self._busy -= 1
             self._room.unpark_all()
@@ -105,9 +110,8 @@ class Writer:
             if await self._pusher.push_head(file):
                 await self._committer.commit(file)
         except TideError as error:
-            if error.code not in (Code.LAYOUT_CHANGED, Code.SESSION_EXPIRED):
+            if error.code not in SORTED_OUT_BY_FLUSH:
                 raise
-            # The bytes are still here: the next flush sorts it out, with pushes kept out.
 
     async def flush_forever(self) -> None:
         """Flush what has been dirty for a while, so that a crash of this machine loses little."""
@@ -226,11 +230,12 @@ class Writer:
         self._room.unpark_all()
         return reply
 
-    def give_up(self, file: File) -> None:
-        """What could not be written was reported: drop it, and what was reserved for it."""
-        if not file.changes.pushing and not file.lock.locked():
+    async def give_up(self, file: File) -> None:
+        """Drop what is not committed: nobody will ever read it, or it could not be written and
+        that was reported."""
+        async with file.lock, _Frozen(self, file):
             self._committer.give_up(file)
-            self._room.unpark_all()
+        self._room.unpark_all()
 
     async def quiet(self, file: File) -> None:
         """Wait until no push of the file is under way."""

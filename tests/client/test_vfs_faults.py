@@ -328,3 +328,39 @@ async def test_a_chunk_boundary(autojump_clock, cluster, on):
         mount.vfs.files.forget(inode)
         opened = await mount.open(inode, RW)
         assert bytes(await mount.read(opened.handle, start, 6 * MIB)) == data
+
+
+async def test_a_chunk_that_vanished_under_write_behind_is_no_error(autojump_clock, cluster, on):
+    """GetLayout answers LAYOUT_CHANGED when a truncation elsewhere overtook it."""
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        cluster.weather.call_failures[meta.GetLayout] = [TideError(Code.LAYOUT_CHANGED)]
+        await mount.write(handle, 0, b"a" * MIB)
+        await trio.sleep(1)
+        assert not cluster.weather.call_failures[meta.GetLayout]
+        await mount.write(handle, MIB, b"b")
+        await mount.flush(handle)
+        assert cluster.content(inode) == b"a" * MIB + b"b"
+
+
+async def test_what_is_unlinked_is_not_pushed_at_close(autojump_clock, cluster, on):
+    async with on("nfs") as mount:
+        _, handle = await new_file(mount)
+        await mount.unlink(1, b"file")
+        await mount.write(handle, 0, b"a" * 100_000)
+        assert mount.known_to_answer("flush", handle) is None
+        await mount.release(handle)
+        assert not cluster.writes
+        assert mount.vfs.files.account.bytes == mount.vfs.files.blocks.used_bytes == 0
+
+
+async def test_a_failed_truncation_at_open_leaves_nothing_open(autojump_clock, cluster, on):
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a")
+        await mount.flush(handle)
+        await mount.release(handle)
+        cluster.weather.call_failures[meta.SetAttributes] = [TideError(Code.NO_SPACE)]
+        with pytest.raises(TideError):
+            await mount.open(inode, os.O_WRONLY | os.O_TRUNC)
+        assert not mount.meta.held
