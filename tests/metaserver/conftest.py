@@ -97,13 +97,23 @@ class Cluster:
     def directory(self, name=b"dir", parent=1, mode=0o755):
         return self.do(MakeDirectory(parent, name, mode, 1, 2)).attributes.inode
 
+    def check_twin(self):
+        """The same entries, applied by another member, give the same bytes."""
+        twin = State(MemoryKeyValue())
+        for entry in self.log:
+            twin.apply(entry)
+        assert twin.digest() == self.state.digest()
+
+
+@pytest.fixture
+def new_cluster():
+    """What makes one, for tests that need many."""
+    return Cluster
+
 
 @pytest.fixture
 def cluster():
     made = Cluster()
     yield made
     assert check(made.state) == []
-    twin = State(MemoryKeyValue())
-    for entry in made.log:
-        twin.apply(entry)
-    assert twin.digest() == made.state.digest(), "the same entries give the same state"
+    made.check_twin()

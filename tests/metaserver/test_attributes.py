@@ -186,10 +186,11 @@ def test_room_for_xattrs(cluster):
     assert cluster.refused(SetXattr(file, b"x", b"", 0)) == Code.NO_SPACE
 
 
-def test_xattrs_go_with_their_inode(cluster):
-    file = cluster.file()
+def test_xattrs_and_bytes_go_with_their_inode(cluster):
+    file = filled(cluster, b"bytes")
     cluster.do(SetXattr(file, b"user.a", b"x", 0))
     cluster.do(Unlink(1, b"file"))
     assert cluster.state.xattr(file, b"user.a") == b"x"
     cluster.do(Reap([file]))
     assert list(cluster.state.tables.xattrs.owners()) == []
+    assert list(cluster.state.tables.inline.all()) == []
