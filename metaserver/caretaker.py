@@ -10,11 +10,8 @@ from itertools import islice
 
 import trio
 
-from ..fs.errors import TideError
-from ..fs.ids import ServerId, server_name
-from ..fs.messages.chunk import DeleteChunks
 from .chunkservers import Chunkserver
-from .grants import GRANT_TIMEOUT_MS, candidate_of
+from .grants import candidate_of
 from .leader import Leader
 from .reclaim import Garbage, Reclaimer
 from .records import ChunkRecord
@@ -141,27 +138,19 @@ class Caretaker:
             return
         version, sources = await leader.grants.fence(handle, chunk.version)
         sources = [server for server in sources if server != order.target]
-        if not sources or not await self._make_way(order):
+        if not sources or not self._expected_there(order):
             return
         if await leader.grants.copy(handle, version, sources, [order.target]):
             log.info("chunk %016x was copied to chunkserver %016x", handle, order.target)
 
-    async def _make_way(self, order: CopyOrder) -> bool:
-        """Delete the copy that is of no use; whether the server may get another one."""
-        leader = self._leader
-        server = leader.servers.get(order.target)
-        replica = server.replicas.get(order.handle) if server else None
-        if replica is None or not order.replace:
-            return replica is None
-        request = DeleteChunks([(order.handle, replica.version)])
-        try:
-            await leader.links.call(order.target, request, GRANT_TIMEOUT_MS)
-        except TideError as error:
-            name = server_name(ServerId(order.target))
-            log.warning("chunkserver %s did not delete chunk %016x: %s", name, order.handle, error)
-            return False
-        leader.servers.drops(order.target, order.handle)
-        return True
+    def _expected_there(self, order: CopyOrder) -> bool:
+        """Whether the target is as it was when the order was given.
+
+        A copy that is of no use stays until the new one is complete: the source may turn out
+        damaged, and then it was the last one that can be read.
+        """
+        server = self._leader.servers.get(order.target)
+        return server is not None and order.replace == (order.handle in server.replicas)
 
     # --- garbage -----------------------------------------------------------------------------
 

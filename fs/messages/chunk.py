@@ -86,7 +86,8 @@ class DeleteChunks(Request[Done]):
 
 @method(0x0222)
 class CopyChunk(Request[Done]):
-    """Fetch a chunk at ``version`` from one of the sources and keep it: repair."""
+    """Fetch a chunk at ``version`` from one of the sources and keep it: repair. An older replica
+    that is there stays until the new one is complete."""
 
     handle: int
     version: int

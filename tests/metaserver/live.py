@@ -210,7 +210,8 @@ class FakeChunkserver:
                 if replica is not None and replica.version <= version_max:
                     del self.chunks[handle]
         elif isinstance(request, chunk.CopyChunk):
-            assert request.handle not in self.chunks
+            replica = self.chunks.get(request.handle)
+            assert replica is None or replica.version <= request.version
             assert request.sources
             self.chunks[request.handle] = FakeReplica(request.version)
         else:
