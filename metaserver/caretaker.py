@@ -24,6 +24,7 @@ LOOK_AGAIN_MS = 1_000
 """When something has."""
 COPIES_AT_ONCE = 4
 COPIES_AT_ONCE_PER_SERVER = 2
+SEARCHED_AT_ONCE = 20
 LOOKED_AT_ONCE = 500
 """Then others get their turn."""
 
@@ -41,7 +42,7 @@ class Caretaker:
         self._tasks: trio.Nursery
         self._reclaimer = Reclaimer(leader.config.garbage_grace * 10**6)
         self._pause_ms = min(LOOK_EVERY_MS, leader.config.garbage_grace)
-        self.missing = Missing(0, 0)
+        self.missing = Missing(0, 0, 0, [])
 
     async def run(self) -> None:
         """For ever."""
@@ -64,16 +65,24 @@ class Caretaker:
         state = self._leader.state
         missing = without_any = 0
         due: list[Need] = []
+        lost: list[int] = []
         async for handle, chunk in _in_slices(state.all_chunks):
             need = self._need_of(handle, chunk, _nobody)
             if need is not None:
                 missing += 1
                 without_any += not need.copies
+                if not need.copies and self._leader.grants.is_lost(handle):
+                    lost.append(handle)
                 need = self._need_of(handle, chunk, self._is_awaited)
             if need is not None:
                 due.append(need)
-        self.missing = Missing(missing, without_any)
         self._queue = deque(sorted(due))
+        for handle in lost[:SEARCHED_AT_ONCE]:
+            await self._leader.grants.search(handle)
+        lost = [handle for handle in lost if self._leader.grants.is_lost(handle)]
+        chunks = map(state.chunk, lost)
+        files = {chunk.inode for chunk in chunks if chunk is not None}
+        self.missing = Missing(missing, without_any - len(lost), len(lost), sorted(files))
 
     def _need_of(
         self, handle: int, chunk: ChunkRecord, is_awaited: Callable[[Chunkserver], bool]

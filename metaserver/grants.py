@@ -16,6 +16,7 @@ import trio
 from ..fs.errors import Code, TideError
 from ..fs.ids import ServerId, server_name
 from ..fs.messages.chunk import CopyChunk, SetVersion
+from ..fs.messages.hello import CHUNKSERVER
 from ..fs.ports.randomness import Randomness
 from .chunks import NO_CUT
 from .chunkservers import Chunkserver, Chunkservers, Replica
@@ -41,6 +42,8 @@ class Grant(NamedTuple):
 
     version: int
     servers: tuple[int, ...]
+    fresh: bool = False
+    """Nobody has written it: the first writer makes it."""
 
 
 class _Taken(NamedTuple):
@@ -180,15 +183,29 @@ class Grants:
 
     def place_fresh(self, reservation: Reservation) -> Grant:
         """Choose the servers of a chunk that nobody wrote yet."""
-        failed = self._failed.pop(reservation.handle, set())
-        servers = self._choose(failed)
-        grant = Grant(self._versions.next(), tuple(servers))
-        reservation.version, reservation.servers = grant
-        for server in servers:
-            # Nobody reports a chunk because it was made: who says that it is not there corrects it.
-            self._servers.holds(server, reservation.handle, Replica(grant.version, clean=True))
+        grant = self._place(reservation.handle)
+        reservation.version, reservation.servers = grant.version, grant.servers
         self._remember(reservation.handle, grant)
         return grant
+
+    def _place(self, handle: int) -> Grant:
+        servers = self._choose(self._failed.pop(handle, set()))
+        grant = Grant(self._versions.next(), tuple(servers), fresh=True)
+        for server in servers:
+            # Nobody reports a chunk because it was made: who says that it is not there corrects it.
+            self._servers.holds(server, handle, Replica(grant.version, clean=True))
+        return grant
+
+    def is_lost(self, handle: int) -> bool:
+        """Whether every server that there ever was is up and says that it has no copy.
+
+        So it is with a chunk that was never synced when its machines have lost power.
+        """
+        if self._servers.holders(handle):
+            return False
+        known = {record.server for record in self._state.servers() if record.role == CHUNKSERVER}
+        known.update(server.server for server in self._servers.all())
+        return bool(known) and self._servers.have_reported(known)
 
     def _choose(self, avoided: set[int]) -> list[int]:
         up = self._servers.up()
@@ -220,6 +237,8 @@ class Grants:
             raise TideError(Code.LAYOUT_CHANGED, f"{_name(handle)} is gone")
         cut = NO_CUT if chunk is None else chunk.cut
         version = self._versions.next()
+        if chunk is not None and self.is_lost(handle) and not await self.search(handle):
+            return await self._make_lost(handle, chunk.cut)
         if chunk is not None:
             candidates = [server.server for server in self._servers.good(handle, chunk.version)]
             version_min = chunk.version
@@ -238,8 +257,50 @@ class Grants:
         grant = Grant(version, tuple(accepted[turn:] + accepted[:turn]))
         if reservation is not None:
             # Before the entry: a Commit that is proposed behind it is given this version.
-            reservation.version, reservation.servers = grant
+            reservation.version, reservation.servers = grant.version, grant.servers
         return grant if await self._log(request) else None
+
+    async def search(self, handle: int) -> bool:
+        """Ask all servers for a chunk that none has told of; whether one has it after all.
+
+        A chunk that was made after its server's report, and before anybody was asked, is such one.
+        """
+        chunk = self._state.chunk(handle)
+        if chunk is None:
+            return False
+        request = SetVersion(handle, chunk.version, self._versions.next(), NO_CUT)
+        up = [server.server for server in self._servers.up()]
+        taken = await self._ask(request, up, quietly=True)
+        return bool(taken.accepted)
+
+    def verify(self, handle: int, version: int, servers: Iterable[int]) -> None:
+        """A chunk was committed that was written on these servers: ask those that told of none."""
+        holders = {server.server for server in self._servers.holders(handle)}
+        for server in set(servers) - holders:
+            self._verify(handle, version, server)
+
+    def _verify(self, handle: int, version: int, server: int) -> None:
+        def done(outcome: object, payload: memoryview) -> None:
+            if not isinstance(outcome, TideError):
+                self._servers.holds(server, handle, Replica(version, clean=True))
+
+        peer = self._links.get(server)
+        if peer is not None:
+            request = SetVersion(handle, version, version, NO_CUT)
+            peer.post(request, timeout_ms=GRANT_TIMEOUT_MS, done=done)
+
+    async def _make_lost(self, handle: int, cut: int) -> Grant | None:
+        """A chunk that nobody has any more begins anew, with zeros where nobody writes."""
+        grant = self._place(handle)
+        log.warning("%s is lost by all servers that had it, and is begun anew", _name(handle))
+        request = SetVersion(handle, 0, grant.version, cut)
+        return grant if await self._log(request) else None
+
+    def made(self, handle: int) -> None:
+        """It was written."""
+        grant = self._grants.get(handle)
+        if grant is not None and grant.fresh:
+            self._grants[handle] = grant._replace(fresh=False)
 
     async def _log(self, request: SetVersion) -> bool:
         """Put the grant into the log; whether no truncation overtook it."""
@@ -297,7 +358,9 @@ class Grants:
         taken = await self._ask(SetVersion(handle, version_min, version, NO_CUT), sources)
         return version, taken.accepted
 
-    async def _ask(self, request: SetVersion, servers: Sequence[int]) -> _Taken:
+    async def _ask(
+        self, request: SetVersion, servers: Sequence[int], *, quietly: bool = False
+    ) -> _Taken:
         handle = request.handle
         taken = _Taken([], [])
         outcomes = await self._links.call_all(servers, request, GRANT_TIMEOUT_MS)
@@ -313,6 +376,8 @@ class Grants:
             if outcome.code is Code.NO_CHUNK:
                 self._servers.drops(server, handle)
                 taken.absent.append(server)
+            if quietly:
+                continue
             log.warning(
                 "chunkserver %s did not take version %d of %s: %s",
                 server_name(ServerId(server)),

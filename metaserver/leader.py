@@ -220,6 +220,15 @@ class Leader:
         )
         return max(chunk.version, *held, 0)
 
+    def committed(self, chunk: NewChunk) -> None:
+        """It was written, and is part of its file."""
+        reservation = self.reservations.of(chunk.handle)
+        if reservation is not None:
+            told = reservation.servers or [server.server for server in self.servers.up()]
+            self.grants.verify(chunk.handle, chunk.version, told)
+        self.reservations.drop(chunk.handle)
+        self.grants.made(chunk.handle)
+
     # --- reaping -----------------------------------------------------------------------------
 
     def reap(self, inodes: Iterable[int]) -> None:

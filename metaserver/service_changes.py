@@ -178,7 +178,7 @@ class Changes:
             self._leader.opens.open(session, reply.attributes.inode)
         elif isinstance(request, Commit):
             for chunk in request.chunks:
-                self._leader.reservations.drop(chunk.handle)
+                self._leader.committed(chunk)
 
 
 def _stale(mutation: Mutation) -> TideError:

@@ -1,5 +1,6 @@
 """GetLayout: where chunks are, and for writers a grant of each; ReportFailure."""
 
+import contextlib
 from collections.abc import Awaitable
 from typing import NamedTuple
 
@@ -18,10 +19,11 @@ from .state import State
 
 
 class _Draft(NamedTuple):
-    """A layout as far as it can be given now, and the chunks that need a grant first."""
+    """A layout as far as it can be given now, and the chunks with which something is to be done
+    first."""
 
     places: list[ChunkPlace]
-    ungranted: list[int]
+    unready: list[int]
 
 
 class Layouts:
@@ -41,38 +43,49 @@ class Layouts:
             draft = self._draft_to_write(request, session)
         else:
             draft = self._draft_to_read(request)
-        if draft is None or draft.ungranted:
+        if draft is None or draft.unready:
             return self._get_slowly(request, session)
         return self._answer(request, draft)
 
     async def _get_slowly(self, request: GetLayout, session: int) -> Answer:
         """After chunkservers have come back, and grants have been made."""
-        if not self._leader.settled:
-            await self._leader.wait_settled()
+        await self._leader.wait_settled()
+        if not request.write:
+            return await self._read_slowly(request)
         for _ in range(ATTEMPTS):
-            if request.write:
-                draft = self._draft_to_write(request, session)
-                assert draft is not None, "settled"
-            else:
-                draft = self._draft_to_read(request)
-                assert draft is not None, "settled"
-            if not draft.ungranted:
+            draft = self._draft_to_write(request, session)
+            assert draft is not None, "settled"
+            if not draft.unready:
                 return self._answer(request, draft)
-            for handle in draft.ungranted:
-                await self._obtain(handle, to_write=request.write)
-            if not request.write:
-                # Chunks whose cut cannot be made now have no replica to read from.
-                draft = self._draft_to_read(request)
-                assert draft is not None
-                return self._answer(request, draft)
+            for handle in draft.unready:
+                await self._leader.grants.obtain(handle)
         raise TideError(Code.UNAVAILABLE, f"inode {request.inode} is changing all the time")
 
-    async def _obtain(self, handle: int, *, to_write: bool) -> None:
-        try:
+    async def _read_slowly(self, request: GetLayout) -> Answer:
+        draft = self._draft_to_read(request)
+        assert draft is not None, "settled"
+        for handle in draft.unready:
+            if self._leader.grants.is_lost(handle):
+                await self._leader.grants.search(handle)
+            else:
+                await self._cut(handle)
+        draft = self._draft_to_read(request)
+        assert draft is not None, "settled"
+        if draft.places and all(self._is_lost(place) for place in draft.places):
+            raise TideError(
+                Code.DEVICE_ERROR,
+                f"inode {request.inode}: chunk {draft.places[0].handle:016x} is on no chunkserver,"
+                " and all of them are up: its bytes are lost",
+            )
+        return self._answer(request, draft)
+
+    def _is_lost(self, place: ChunkPlace) -> bool:
+        return not place.replicas and self._leader.grants.is_lost(place.handle)
+
+    async def _cut(self, handle: int) -> None:
+        """Drop what was truncated away. A chunk where that cannot be done now is not read."""
+        with contextlib.suppress(TideError):
             await self._leader.grants.obtain(handle)
-        except TideError as error:
-            if to_write and error.code is not Code.LAYOUT_CHANGED:
-                raise
 
     def _answer(self, request: GetLayout, draft: _Draft) -> Answer:
         return Answer(Layout(self._state.attributes(request.inode), draft.places))
@@ -82,20 +95,22 @@ class Layouts:
     def _draft_to_read(self, request: GetLayout) -> _Draft | None:
         """None: somebody may come back in a moment who has what is missing."""
         places: list[ChunkPlace] = []
-        uncut: list[int] = []
+        unready: list[int] = []
         for chunk in self._state.chunks(request.inode, request.first, request.count):
             if chunk.cut != NO_CUT:
                 # Bytes that were truncated away must not be read: the cut comes first.
-                uncut.append(chunk.handle)
+                unready.append(chunk.handle)
                 places.append(_place(chunk, chunk.version, []))
                 continue
             good = self._leader.servers.good(chunk.handle, chunk.version)
             if not good and not self._leader.settled:
                 return None
+            if not good and self._leader.grants.is_lost(chunk.handle):
+                unready.append(chunk.handle)
             turn = chunk.handle % max(1, len(good))
             servers = [server.place for server in good[turn:] + good[:turn]]
             places.append(_place(chunk, chunk.version, servers))
-        return _Draft(places, uncut)
+        return _Draft(places, unready)
 
     # --- to write ----------------------------------------------------------------------------
 
@@ -110,13 +125,14 @@ class Layouts:
         for index in range(request.first, request.first + request.count):
             chunk = chunks.get(index)
             if chunk is not None:
-                handle, fresh = chunk.handle, False
+                handle = chunk.handle
                 grant = self._leader.grants.known(handle)
             else:
                 reservation = self._reservation(request.inode, index, session)
-                handle, fresh = reservation.handle, True
+                handle = reservation.handle
                 grant = self._granted(reservation)
             if grant is not None:
+                fresh = chunk is None or grant.fresh
                 servers = self._places_of(grant)
                 places.append(ChunkPlace(index, handle, grant.version, servers, fresh))
             elif self._leader.settled:

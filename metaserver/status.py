@@ -44,6 +44,11 @@ class Missing(NamedTuple):
     chunks: int
     """With fewer copies than wanted."""
     without_any: int
+    """Of them, those of which nobody that is up has a copy."""
+    lost: int
+    """Of them, those of which nobody has a copy, though everybody is up."""
+    lost_in: list[int]
+    """Inodes of files with lost chunks."""
 
 
 def space(leader: Leader) -> Space:
@@ -141,6 +146,13 @@ def _problems(leader: Leader, journal: Journal, missing: Missing) -> list[str]:
         problems.append(f"{missing.chunks} chunks have fewer than {wanted} copies")
     if missing.without_any:
         problems.append(f"{missing.without_any} chunks have no copy on any server that is up")
+    if missing.lost:
+        files = ", ".join(map(str, missing.lost_in[:10])) + ", ..." * (len(missing.lost_in) > 10)
+        problems.append(
+            f"the bytes of {missing.lost} chunks are lost (files with inode {files}): all"
+            " chunkservers are up and none has them. So it is when machines lose power before a"
+            " file was synced; write these files anew, or delete them"
+        )
     if len(leader.servers.up()) < wanted:
         problems.append(
             f"{len(leader.servers.up())} chunkservers are up, {wanted} copies are wanted"

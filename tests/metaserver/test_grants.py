@@ -530,3 +530,73 @@ async def test_space_is_told_in_bytes_of_one_copy(server):
     client = await server.client()
     space = await client.call(meta.GetSpace())
     assert (space.total_bytes, space.free_bytes) == (20 * GIB, 10 * GIB)
+
+
+# --- chunks that were never synced, when machines lose power -------------------------------------
+
+
+async def lost_chunk(server):
+    """A committed chunk, and servers that all came back without it."""
+    servers = await chunkservers(server)
+    client, inode, place = await written_file(server, servers)
+    for one in servers:
+        one.stop()
+        one.chunks.clear()
+        await until(lambda one=one: one.peer.closed)
+    return client, inode, place, [await _again(server, one) for one in servers]
+
+
+async def test_a_lost_chunk_cannot_be_read_and_status_says_so(server):
+    client, inode, _, _ = await lost_chunk(server)
+    error = await refused(Code.DEVICE_ERROR, client.layout(inode))
+    assert "its bytes are lost" in error.detail
+
+    async def told():
+        found = await client.call(meta.GetStatus())
+        return any(f"are lost (files with inode {inode})" in p for p in found.problems)
+
+    await eventually(told)
+
+
+async def test_a_lost_chunk_is_begun_anew_by_who_writes_it(server):
+    client, inode, place, servers = await lost_chunk(server)
+    (found,) = await client.layout(inode, write=True)
+    assert (found.handle, found.fresh) == (place.handle, True)
+    assert found.version > place.version
+    assert len(found.replicas) == 3
+    write(servers, found)
+    await client.commit(inode, [found], MIB)
+    (read,) = await client.layout(inode)
+    assert read.version == found.version
+    assert len(read.replicas) == 3
+    assert not (await client.layout(inode, write=True))[0].fresh
+
+
+async def test_a_chunk_is_not_lost_while_somebody_is_away(server):
+    client, inode, _, servers = await lost_chunk(server)
+    servers[0].stop()
+
+    async def waits():
+        try:
+            return (await client.layout(inode))[0].replicas == []
+        except TideError:
+            return False
+
+    await eventually(waits)
+    await refused(Code.UNAVAILABLE, client.layout(inode, write=True))
+
+
+async def test_a_chunk_that_was_made_after_the_report_is_found(server):
+    """Its servers registered anew between the grant and the first write."""
+    servers = await chunkservers(server)
+    client = await server.client()
+    inode = await client.create("file")
+    (place,) = await client.layout(inode, write=True)
+    servers = [await _again(server, one) for one in servers]
+    write(servers, place)
+    await client.commit(inode, [place], MIB, base=await base_of(client, inode))
+
+    async def everywhere():
+        return numbers((await client.layout(inode))[0]) == {11, 12, 13}
+
+    await eventually(everywhere)
