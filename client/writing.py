@@ -7,6 +7,9 @@ Bytes stay in the cache until the Commit that names them was answered, so whatev
 (a replica, a layout, a session and its reservations) is repaired by pushing them again. A file
 that is still small enough goes into its inode: its dirty ranges are the patches of one Commit.
 
+Bytes that are carried over from the inode were on stable storage there, in the log: the chunk that
+takes them over is synced before the Commit that makes the inode forget them.
+
 A flush, a Commit and a truncation hold the file's ``lock``. Pushes do not: they run several at a
 time, and a flush or truncation first keeps new ones out (``frozen``) and waits for those under
 way. No byte is ever in two pushes at once.
@@ -106,9 +109,13 @@ class Writer:
 
     async def _commit_behind(self, file: File) -> None:
         """Commit what was pushed, while more is being written."""
+        before = file.changes.redone
         try:
             if await self._pusher.push_head(file):
-                await self._committer.commit(file)
+                if file.carried:
+                    await self._pusher.sync(file)
+                if file.changes.redone == before:
+                    await self._committer.commit(file)
         except TideError as error:
             if error.code not in SORTED_OUT_BY_FLUSH:
                 raise
@@ -155,7 +162,7 @@ class Writer:
                     await self._committer.patch(file)
                 else:
                     await self._push_all(file)
-                    if sync:
+                    if sync or file.carried:
                         await self._pusher.sync(file)
                     if file.changes.redone == before:
                         await self._committer.commit(file)

@@ -323,6 +323,19 @@ async def test_fsync_syncs_what_was_pushed_before(autojump_clock, cluster, on):
         assert cluster.content(inode)[CHUNK_BYTES:] == b"b"
 
 
+@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+async def test_what_moves_out_of_the_inode_is_synced_first(autojump_clock, cluster, on, mode):
+    """It was durable in the log, perhaps fsynced: a power failure must not take it now."""
+    async with on(mode) as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"small")
+        await mount.fsync(handle, False)
+        await mount.write(handle, INLINE_MAX_BYTES, b"more")
+        await mount.flush(handle)
+        cluster.crash_machine()
+        assert cluster.content(inode).startswith(b"small")
+
+
 async def test_fsync_of_a_file_that_others_wrote(autojump_clock, cluster, on):
     async with on("nfs", "nfs") as (first, second):
         inode, handle = await new_file(first)
