@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from tidefs import __version__
+from tidefs.client import mount as client_mount
 from tidefs.deploy.cli import COMMANDS, tidefs
 from tidefs.deploy.cluster import Cluster
 from tidefs.deploy.exits import MEANINGS, Exit, failure_of
@@ -242,6 +243,15 @@ class TestOneServer:
         path = tmp_path / "bad.toml"
         path.write_text("cluster = 7\n")
         assert "cluster" in refused(Exit.CONFIG, role, "--config", path)
+
+
+def test_a_machine_without_fuse(tmp_path, monkeypatch):
+    monkeypatch.setattr(client_mount, "FUSE_DEVICE", str(tmp_path / "fuse"))
+    (tmp_path / "mnt").mkdir()
+    sentence = refused(Exit.LACKING, "mount", tmp_path / "tide", tmp_path / "mnt")
+    assert "modprobe fuse" in sentence
+    assert "--device /dev/fuse" in sentence
+    assert not (tmp_path / "tide").exists()
 
 
 def test_commands_are_click_commands():

@@ -27,13 +27,7 @@ def kill(pid):
     wait_for_end([pid], 10_000)
 
 
-def wait_until(condition):
-    """Look until it holds; the time-out of the test ends the wait."""
-    while not condition():
-        threading.Event().wait(0.05)
-
-
-def test_up_status_down(cluster, tidefs_command):
+def test_up_status_down(cluster, tidefs_command, wait_until):
     wait_until(lambda: cluster.status()["healthy"])
     done = tidefs_command("status", cluster.folder)
     assert "healthy" in done.stdout
@@ -70,14 +64,14 @@ def test_up_again_starts_what_is_not_running(cluster, tidefs_command):
     assert "everything was running already" in cluster.up().stdout
 
 
-def test_everything_killed_comes_up_again(cluster):
+def test_everything_killed_comes_up_again(cluster, wait_until):
     for pid in cluster.pids().values():
         kill(pid)
     cluster.up()
     wait_until(lambda: cluster.status()["healthy"])
 
 
-def test_a_killed_metaserver(cluster, tidefs_command):
+def test_a_killed_metaserver(cluster, tidefs_command, wait_until):
     kill(cluster.pids()["meta-1"])
     done = tidefs_command("status", cluster.folder, "--json", check=False)
     assert done.returncode == Exit.UNREACHABLE
@@ -91,7 +85,7 @@ def test_a_killed_metaserver(cluster, tidefs_command):
 
 
 @pytest.mark.parametrize("address", ["tcp:127.0.0.1:{port}", "127.0.0.1:{port}", "unix:{sock}"])
-def test_addresses_are_sources_too(cluster, tidefs_command, address):
+def test_addresses_are_sources_too(cluster, tidefs_command, address, wait_until):
     found = open_cluster(cluster.folder)
     sock = found.socket_folder() / "meta-1.sock"
     source = address.format(port=found.file.members[0].port, sock=sock)
@@ -197,7 +191,7 @@ def test_ups_at_once_start_one_cluster(stage, tidefs_command):
     assert len(started) == 1
 
 
-def test_a_moved_cluster_starts_at_its_new_place(cluster):
+def test_a_moved_cluster_starts_at_its_new_place(cluster, wait_until):
     cluster.down()
     new = cluster.folder.with_name("moved")
     cluster.folder.rename(new)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,12 +12,6 @@ from tidefs.deploy.holds import holds
 from tidefs.deploy.processes import wait_for_end
 
 pytestmark = pytest.mark.mount
-
-
-def wait_until(condition):
-    """Look until it holds; the time-out of the test ends the wait."""
-    while not condition():
-        threading.Event().wait(0.05)
 
 
 def test_a_folder_is_mounted_and_is_all_there_the_next_time(embedded):
@@ -197,6 +192,37 @@ def test_a_killed_client_is_replaced_by_the_next_mount(embedded):
     assert (point / "closed").read_text() == "x"
 
 
+def test_everything_killed_at_once_is_mounted_again(embedded):
+    point = embedded.mount()
+    with (point / "synced").open("w") as file:
+        file.write("x" * 100_000)
+        file.flush()
+        os.fsync(file.fileno())
+    (hold,) = holds(embedded.folder)
+    pids = [*embedded.pids().values(), hold.pid]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        wait_for_end([pid], 10_000)
+    embedded.mount()
+    assert (point / "synced").read_text() == "x" * 100_000
+
+
+def test_one_server_of_three_killed(make_cluster, wait_until):
+    cluster = make_cluster(chunkservers=3, replicas=3)
+    point = cluster.mount()
+    (point / "before").write_bytes(b"b" * 1_000_000)
+    pid = cluster.pids()["chunk-1"]
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end([pid], 10_000)
+    assert (point / "before").read_bytes() == b"b" * 1_000_000
+    (point / "after").write_bytes(b"a" * 1_000_000)
+    assert (point / "after").read_bytes() == b"a" * 1_000_000
+    assert any("chunk-1 does not run" in problem for problem in cluster.status()["problems"])
+    cluster.up()
+    wait_until(lambda: cluster.status()["healthy"])
+
+
 def test_umount_after_a_killed_client_ends_the_cluster(embedded):
     point = embedded.mount()
     (hold,) = holds(embedded.folder)
@@ -207,12 +233,11 @@ def test_umount_after_a_killed_client_ends_the_cluster(embedded):
     assert embedded.pids() == {}
 
 
-def test_in_the_foreground_until_it_is_told_to_end(embedded, tidefs_command):
+def test_in_the_foreground_until_it_is_told_to_end(embedded, wait_until):
     point = embedded.folder.parent / "mnt"
     point.mkdir()
-    command = tidefs_command.__globals__["TIDEFS"]
     process = subprocess.Popen(
-        [*command, "mount", embedded.folder, point, "--foreground"],
+        [sys.executable, "-m", "tidefs.deploy", "mount", embedded.folder, point, "--foreground"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
