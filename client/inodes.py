@@ -173,7 +173,12 @@ class File:
         self.store(Fetch(start, end), start, bytes(end - start))
 
     def carry(self, size: int) -> None:
-        """Make the inline bytes below ``size``, all valid, changes of ours: chunk 0 needs them."""
+        """Make the bytes below ``size`` changes of ours, for chunk 0; zeros where none are known.
+
+        (There may be other bytes in the chunk, from an earlier attempt.)
+        """
+        for start, end in self.valid.gaps(0, size):
+            self.store_zeros(start, end)
         for start, end in self.changes.pinned_ranges().gaps(0, size):
             self.carried.add(start, end)
             self.changes.write(start, end)

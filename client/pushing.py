@@ -69,16 +69,16 @@ class Pusher:
         async with file.layout.lock:
             if _has_chunks(file):
                 return
-            size = min(file.server_size, INLINE_MAX_BYTES)
-            if file.inline is None or not file.valid.covers(0, size):
+            inline_size = min(file.server_size, INLINE_MAX_BYTES)
+            if file.inline is None or not file.valid.covers(0, inline_size):
                 reply, content = await self._shell.meta.exchange(GetContent(file.inode, 0))
                 self._shell.absorb(reply.attributes)
                 file.inline = reply.inline
                 if not reply.inline:
                     return
                 file.store_content(content)
-                size = min(file.server_size, len(content))
-            file.carry(size)
+            used_before = 0 in file.reserved
+            file.carry(min(file.size if used_before else file.server_size, INLINE_MAX_BYTES))
             file.inline_base = file.version
 
     async def sync(self, file: File) -> None:

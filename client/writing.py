@@ -214,10 +214,8 @@ class Writer:
     async def set_attributes(self, file: File, request: SetAttributes) -> Node:
         """Change a file's size or times, in order with what was written to it."""
         async with file.lock, _Frozen(self, file):
-            if request.size == 0:
-                self._committer.give_up(file)
-            elif request.size is not None:
-                await self._flush_locked(file, sync=False)
+            if request.size is not None:
+                await self._before_truncation(file, request.size)
             base = file.version
             reply = await self._shell.meta.call(request)
             if request.size is not None:
@@ -236,6 +234,21 @@ class Writer:
                 file.mtime_ns = reply.attributes.mtime_ns
         self._room.unpark_all()
         return reply
+
+    async def _before_truncation(self, file: File, size: int) -> None:
+        """What was written must reach the server first, for only what it knows of can be cut.
+
+        When nothing will be left, bytes that are only here can just go. Those that were pushed to
+        a reserved chunk cannot: a later write would get the same chunk, with them in it.
+        """
+        try:
+            if size or file.reserved:
+                await self._flush_locked(file, sync=False)
+        except TideError:
+            if size:
+                raise  # on a full disk, a truncation to nothing must work
+        if not size:
+            self._committer.give_up(file)
 
     async def give_up(self, file: File) -> None:
         """Drop what is not committed: nobody will ever read it, or it could not be written and

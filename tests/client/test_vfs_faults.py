@@ -364,3 +364,46 @@ async def test_a_failed_truncation_at_open_leaves_nothing_open(autojump_clock, c
         with pytest.raises(TideError):
             await mount.open(inode, os.O_WRONLY | os.O_TRUNC)
         assert not mount.meta.held
+
+
+async def test_bytes_that_were_pushed_and_truncated_do_not_come_back(autojump_clock, cluster, on):
+    """The chunk is reserved and not committed: the server does not know that it holds anything."""
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a" * 3 * MIB)
+        await trio.sleep(1)
+        assert cluster.writes
+        await mount.setattr(inode, NewAttributes(size=0), handle)
+        await mount.write(handle, 2 * MIB, b"b")
+        await mount.flush(handle)
+        assert cluster.content(inode) == bytes(2 * MIB) + b"b"
+
+
+async def test_inline_bytes_that_were_carried_over_and_truncated_elsewhere(
+    autojump_clock, cluster, on
+):
+    async with on("nfs", "nfs") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"a" * 100)
+        await first.flush(handle)
+        await first.write(handle, MIB, b"b" * 2 * MIB)
+        await trio.sleep(1)
+        assert cluster.writes, "the hundred bytes were pushed, and not committed"
+        await second.setattr(inode, NewAttributes(size=50), None)
+        await first.flush(handle)
+        assert cluster.content(inode) == b"a" * 50 + bytes(MIB - 50) + b"b" * 2 * MIB
+
+
+async def test_a_truncation_on_a_full_disk(autojump_clock, cluster, on):
+    full = TideError(Code.NO_SPACE)
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a" * MIB)
+        await trio.sleep(1)
+        cluster.weather.write_failures = [full] * 1000
+        await mount.write(handle, MIB, b"a" * MIB)
+        await mount.setattr(inode, NewAttributes(size=0), handle)
+        cluster.weather.write_failures = []
+        await mount.write(handle, 0, b"b")
+        await mount.flush(handle)
+        assert cluster.content(inode) == b"b"

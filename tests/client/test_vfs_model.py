@@ -7,6 +7,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tidefs.client.fuse.driver import Caller, NewAttributes
+from tidefs.client.intervals import IntervalSet
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import KIB
 
@@ -43,6 +44,8 @@ steps = st.one_of(
     st.tuples(st.just("fail_reads"), st.lists(faults, min_size=1, max_size=2)),
     st.tuples(st.just("lose_session")),
     st.tuples(st.just("change_elsewhere"), offsets, lengths),
+    st.tuples(st.just("change_elsewhere_meanwhile"), offsets, lengths),
+    st.tuples(st.just("truncate_elsewhere"), offsets),
 )
 
 
@@ -58,6 +61,8 @@ class Run:
         self.inode = 0
         self.handles = []
         self.counter = 0
+        self.unseen = IntervalSet()
+        """What was changed elsewhere: seen for certain only after the next open."""
 
     async def start(self):
         known, opened = await self.mount.create(1, b"f", 0o644, os.O_RDWR, ME)
@@ -79,14 +84,19 @@ class Run:
         data = self.bytes(length)
         assert await self.mount.write(self.handles[handle], offset, data) == length
         self.put(offset, data)
+        self.unseen.remove(offset, offset + length)
 
     async def read(self, handle, offset, length):
         found = bytes(await self.mount.read(self.handles[handle], offset, length))
-        assert found == self.model[offset : offset + length]
+        if not self.unseen.intersects(offset, offset + length):
+            assert found == self.model[offset : offset + length]
 
     async def truncate(self, handle, size):
         known = await self.mount.setattr(self.inode, NewAttributes(size=size), self.handles[handle])
         assert known.attributes.size == size
+        self.cut(size)
+
+    def cut(self, size):
         del self.model[size:]
         self.model.extend(bytes(size - len(self.model)))
 
@@ -102,6 +112,8 @@ class Run:
         await self.mount.fsync(self.handles[handle], False)
         if not self.mount.vfs.files.peek(self.inode).modified:
             assert self.cluster.content(self.inode) == self.model
+            if self.unseen:
+                return  # others' bytes are theirs to sync
             for chunk in self.cluster.state.chunks(self.inode, 0, 4):
                 stored = self.cluster.chunks[chunk.handle]
                 assert stored.synced == stored.data
@@ -110,6 +122,7 @@ class Run:
         await self.mount.flush(self.handles[handle])
         await self.mount.release(self.handles[handle])
         self.handles[handle] = (await self.mount.open(self.inode, os.O_RDWR)).handle
+        self.unseen.clear()
 
     async def forget(self):
         """As if memory were needed for other things."""
@@ -130,20 +143,39 @@ class Run:
 
     async def change_elsewhere(self, offset, length):
         """Another mount writes after this one closed, and before it opens again."""
+        await self.flush_all()
+        await self.write_elsewhere(offset, length)
+        await self.reopen(0)
+
+    async def change_elsewhere_meanwhile(self, offset, length):
+        """Another mount writes where this one has no changes, while it has some."""
+        changes = self.mount.vfs.files.peek(self.inode).changes
+        if not changes.pinned(offset, offset + length):
+            self.unseen.add(min(offset, len(self.model)), offset + length)
+            await self.write_elsewhere(offset, length)
+
+    async def truncate_elsewhere(self, size):
+        await self.flush_all()
+        await self.other.setattr(self.inode, NewAttributes(size=size), None)
+        self.cut(size)
+        await self.reopen(0)
+
+    async def flush_all(self):
         for handle in self.handles:
             await self.mount.flush(handle)
+
+    async def write_elsewhere(self, offset, length):
         data = self.bytes(length)
         opened = await self.other.open(self.inode, os.O_RDWR)
         await self.other.write(opened.handle, offset, data)
         await self.other.flush(opened.handle)
         await self.other.release(opened.handle)
         self.put(offset, data)
-        await self.reopen(0)
 
     async def finish(self):
-        for handle in self.handles:
-            await self.mount.flush(handle)
+        await self.flush_all()
         assert self.cluster.content(self.inode) == self.model
+        await self.reopen(0)
         await self.read(0, 0, len(self.model) + 1)
         known = await self.mount.getattr(self.inode, None)
         assert known.attributes.size == len(self.model)
