@@ -94,6 +94,11 @@ class File:
         """Whether something waits to be committed."""
         return bool(self.changes)
 
+    @property
+    def leaves_inode(self) -> bool:
+        """Whether the next Commit makes the inode forget bytes that it holds on stable storage."""
+        return self.inline_base is not None and self.server_size > 0
+
     def merged(self, attributes: Attributes) -> Attributes:
         """The server's attributes as an application here must see them."""
         if not self.modified:

@@ -112,7 +112,7 @@ class Writer:
         before = file.changes.redone
         try:
             if await self._pusher.push_head(file):
-                if file.carried:
+                if file.leaves_inode:
                     await self._pusher.sync(file)
                 if file.changes.redone == before:
                     await self._committer.commit(file)
@@ -162,7 +162,7 @@ class Writer:
                     await self._committer.patch(file)
                 else:
                     await self._push_all(file)
-                    if sync or file.carried:
+                    if sync or file.leaves_inode:
                         await self._pusher.sync(file)
                     if file.changes.redone == before:
                         await self._committer.commit(file)
