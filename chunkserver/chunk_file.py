@@ -109,6 +109,7 @@ class Chunk:
         self.marked: int | None = (
             None  # with this record synced, a crash cannot hide un-synced bytes
         )
+        self.born = 0  # its CREATE record; no write is acknowledged before that is synced
         self._held: dict[int, bytearray] = {}  # the blocks last written in part, as they are now
 
     @classmethod
@@ -117,6 +118,7 @@ class Chunk:
         chunk = cls(handle, version, array("Q"))
         chunk.new = True
         chunk.marked = 0
+        chunk.born = sequence
         chunk.floor = sequence
         chunk.noted(sequence)
         return chunk

@@ -189,7 +189,8 @@ class Store:
             chunk.forget_held()
             self._tell(error)
             raise
-        return chunk.marked if chunk.marked and chunk.marked > self.journal.synced else 0
+        needed = max(chunk.born, chunk.marked or 0)
+        return needed if needed > self.journal.synced else 0
 
     def _plan(self, chunk: Chunk, offset: int, data: memoryview) -> Plan | None:
         file = self.shelf.files.get(chunk.path)
