@@ -4,7 +4,7 @@ import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES, PUSHES_IN_FLIGHT_MAX
-from ..fs.messages.meta import GetContent, GetLayout
+from ..fs.messages.meta import GetContent, GetLayout, Layout
 from ..fs.messages.places import ChunkPlace
 from .inodes import File, Reservation, Written
 from .intervals import FOREVER
@@ -18,6 +18,7 @@ class Pusher:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._limit = trio.Semaphore(PUSHES_IN_FLIGHT_MAX)
 
     async def push(self, file: File, start: int, end: int) -> None:
         """Send a range that lies in one chunk and was taken. It has arrived when this returns."""
@@ -167,6 +168,7 @@ class Pusher:
             session = self._shell.meta.session
             reply = await self._shell.meta.call(GetLayout(file.inode, index, 1, True))
             self._shell.absorb(reply.attributes)
+            _check_still_inline(file, reply)
             file.layout.put(index, 1, reply.chunks, granted=True)
             place = next((place for place in reply.chunks if place.index == index), None)
             if place is None:
@@ -212,9 +214,10 @@ class Pusher:
         await self._send_now(file, slot.place, start, end)
 
     async def _send_now(self, file: File, place: ChunkPlace, start: int, end: int) -> None:
-        loan = file.lend(start, end)
-        await self._shell.chunks.write(place, start % CHUNK_BYTES, loan.buffers)
-        loan.give_back()
+        async with self._limit:
+            loan = file.lend(start, end)
+            await self._shell.chunks.write(place, start % CHUNK_BYTES, loan.buffers)
+            loan.give_back()
 
     def _note(self, file: File, place: ChunkPlace) -> None:
         """The chunk holds bytes that are neither committed nor synced."""
@@ -231,6 +234,15 @@ class Pusher:
     def _redo(self, file: File, index: int) -> None:
         file.changes.redo(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES)
         file.written.pop(index, None)
+
+
+def _check_still_inline(file: File, layout: Layout) -> None:
+    """LAYOUT_CHANGED when bytes that were carried over would fall into a chunk of another's."""
+    if file.inline_base is None:
+        return
+    fresh = all(place.fresh for place in layout.chunks)
+    if not fresh or layout.attributes.data_version != file.inline_base:
+        raise TideError(Code.LAYOUT_CHANGED, f"inode {file.inode} was changed elsewhere")
 
 
 def _has_chunks(file: File) -> bool:

@@ -24,7 +24,6 @@ from ..fs.limits import (
     CHUNK_BYTES,
     DIRTY_MAX_BYTES,
     FRAME_PAYLOAD_MAX_BYTES,
-    PUSHES_IN_FLIGHT_MAX,
     WRITE_BEHIND_AGE_MS,
     WRITE_BEHIND_BYTES,
 )
@@ -53,7 +52,6 @@ class Writer:
         self._committer = Committer(shell, self._pusher)
         self._busy = 0  # pushes and commits in the background
         self._room = trio.lowlevel.ParkingLot()
-        self._limit = trio.Semaphore(PUSHES_IN_FLIGHT_MAX)
         self._pinned_max_bytes = files.blocks.capacity_bytes * 3 // 4
 
     # --- room for more
@@ -127,8 +125,9 @@ class Writer:
             await trio.sleep(WRITE_BEHIND_AGE_MS / 1000)
             modified = [file for file in self._files.modified() if file.failure is None]
             for file in modified:
-                if file.inode in before:
-                    await self._flush_quietly(file)
+                if file.inode in before and not file.lock.locked():
+                    # One that waits for its servers must not hold up the others.
+                    self._shell.nursery.start_soon(self._flush_quietly, file)
             before = {file.inode for file in modified}
 
     async def _flush_quietly(self, file: File) -> None:
@@ -203,8 +202,7 @@ class Writer:
 
     async def _push(self, file: File, start: int, end: int) -> None:
         try:
-            async with self._limit:
-                await self._pusher.push(file, start, end)
+            await self._pusher.push(file, start, end)
         except BaseException:
             file.changes.failed(start, end)
             raise

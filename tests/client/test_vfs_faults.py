@@ -407,3 +407,17 @@ async def test_a_truncation_on_a_full_disk(autojump_clock, cluster, on):
         await mount.write(handle, 0, b"b")
         await mount.flush(handle)
         assert cluster.content(inode) == b"b"
+
+
+async def test_carried_bytes_do_not_fall_into_a_chunk_of_another(autojump_clock, cluster, on):
+    async with on("nfs", "nfs") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b".....")
+        await first.setattr(inode, NewAttributes(size=INLINE_MAX_BYTES + 1), handle)
+        other = (await second.open(inode, RW)).handle
+        await first.read(handle, 0, INLINE_MAX_BYTES)
+        await first.write(handle, 0, b"1")
+        await second.write(other, 1, b"2")
+        await second.flush(other)
+        await first.flush(handle)
+        assert cluster.content(inode)[:5] == b"12..."
