@@ -133,10 +133,11 @@ async def check_servers(cluster: Cluster, workers: Sequence[Worker | Rival]) -> 
 
     async def inspect() -> None:
         async with trio.open_nursery() as nursery:
-            inspector = Inspector(ports, nursery)
+            inspector = Inspector(ports, nursery, cluster.conditions)
             await inspector.wait_until_well(META_ADDRESS)
             for worker in workers:
-                await inspector.compare_replicas(META_ADDRESS, worker)
+                while not await inspector.compare_replicas(META_ADDRESS, worker):
+                    await inspector.wait_until_well(META_ADDRESS)
             nursery.cancel_scope.cancel()
 
     await visitor.live(scope, inspect)

@@ -91,7 +91,8 @@ class FileModel:
     durable_size: int = 0
     stable: Pages = field(default_factory=Pages)
     layers: list[Layer] = field(default_factory=list)
-    sizes: set[int] | None = None  # possible ones, between a crash and the next look
+    sizes: set[tuple[int, int]] | None = None
+    """Possible ones (least, most), between a crash and the next look: a write may be half done."""
 
     # --- what the client does ------------------------------------------------------------------
 
@@ -156,11 +157,12 @@ class FileModel:
 
     def see_size(self, size: int) -> str | None:
         """What is wrong with this size, if anything; one of several possible ones is adopted."""
-        allowed = self.sizes or {self.size}
-        if size not in allowed:
+        allowed = self.sizes or {(self.size, self.size)}
+        if not any(least <= size <= most for least, most in allowed):
             return f"the size is {size}, allowed is {sorted(allowed)}"
-        self.size = self.durable_size = size
-        self.sizes = None
+        if self.sizes is not None:
+            self.size = self.durable_size = size
+            self.sizes = None
         return None
 
     def see_bytes(self, offset: int, length: int, seen: bytes) -> str | None:
@@ -213,10 +215,13 @@ class FileModel:
     def _unsynced(self) -> list[Layer]:
         return [layer for layer in self.layers if layer.level is not Level.SYNCED]
 
-    def _possible_sizes(self) -> set[int]:
-        ends = {layer.end for layer in self.layers if layer.level is Level.DIRTY}
-        sizes = {max(self.durable_size, end) for end in ends}
-        return sizes | {self.durable_size, *(self.sizes or ())}
+    def _possible_sizes(self) -> set[tuple[int, int]]:
+        durable = self.durable_size
+        found = {(durable, durable), *(self.sizes or ())}
+        for layer in self.layers:
+            if layer.level is Level.DIRTY:
+                found.add((max(durable, layer.offset + 1), max(durable, layer.end)))
+        return found
 
     def _allowed(self, position: int) -> set[int]:
         allowed = {self.stable.read(position, 1)[0]}

@@ -6,6 +6,7 @@ the metaserver names; and the state that recovery makes of the metaserver's disk
 
 import trio
 from tidefs.fs.attributes import Kind
+from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import CHUNK_BYTES, LAYOUT_CHUNKS_MAX
 from tidefs.fs.messages.chunk import ReadChunk
 from tidefs.fs.messages.hello import ANY_CLUSTER, CLIENT
@@ -18,16 +19,19 @@ from .file_model import FileModel
 from .model import Node
 from .rivals import Rival
 from .user import as_text
-from .workload import ViolationError, Worker
+from .workload import Conditions, ViolationError, Worker
 
 POLL_S = 1.0
+REPAIRED = "it has been replaced"
 WELL_AFTER_MAX_S = 120.0
 
 
 class Inspector:
     """Speaks with the servers as a client does, without a mount."""
 
-    def __init__(self, ports: Ports, nursery: trio.Nursery) -> None:
+    def __init__(self, ports: Ports, nursery: trio.Nursery, conditions: Conditions) -> None:
+        self._conditions = conditions
+        self._rot_was_met = False
         self._ports = ports
         self._nursery = nursery
         self._peers: dict[str, Peer] = {}
@@ -46,17 +50,24 @@ class Inspector:
         with trio.move_on_after(WELL_AFTER_MAX_S):
             while True:
                 status = await (await self._peer(metaserver)).call(GetStatus())
-                if not status.chunks_missing_copies and not status.problems:
+                # What was repaired is still told for a while, to people.
+                problems = [one for one in status.problems if not one.endswith(REPAIRED)]
+                if not status.chunks_missing_copies and not problems:
                     return
-                said = f"{status.chunks_missing_copies} chunks miss copies; {status.problems}"
+                said = f"{status.chunks_missing_copies} chunks miss copies; {problems}"
                 await trio.sleep(POLL_S)
         raise ViolationError(f"still not well after {WELL_AFTER_MAX_S:.0f} s: {said}")
 
-    async def compare_replicas(self, metaserver: str, worker: Worker | Rival) -> None:
-        """Each replica of a file all of whose bytes were synced has exactly these bytes."""
+    async def compare_replicas(self, metaserver: str, worker: Worker | Rival) -> bool:
+        """Each replica of a file all of whose bytes were synced has exactly these bytes.
+
+        False when rot was met that nobody had read yet: it is known and will be repaired now.
+        """
+        self._rot_was_met = False
         for path, node in worker.tree.paths():
             if node.kind is Kind.FILE and node.file.all_synced():
                 await self._compare_file(metaserver, node, f"{worker.name} {as_text(path)}")
+        return not self._rot_was_met
 
     async def _compare_file(self, metaserver: str, node: Node, name: str) -> None:
         assert node.inode is not None
@@ -79,7 +90,13 @@ class Inspector:
             asked = ReadChunk(
                 handle=place.handle, version=place.version, offset=0, length=len(wanted)
             )
-            _, payload = await peer.exchange(asked)
+            try:
+                _, payload = await peer.exchange(asked)
+            except TideError as error:
+                if error.code is not Code.BAD_CHECKSUM or not self._conditions.bits_rotted:
+                    raise
+                self._rot_was_met = True
+                continue
             found = bytes(payload).ljust(len(wanted), b"\0")
             if found != wanted:
                 at = next(at for at in range(len(wanted)) if wanted[at] != found[at])

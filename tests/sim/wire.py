@@ -2,6 +2,7 @@
 
 from tidefs.fs.calls import ERROR, HELLO, REFUSAL, REPLY, REQUEST, WELCOME
 from tidefs.fs.codec import unpack
+from tidefs.fs.errors import Code
 from tidefs.fs.frames import MAGIC, PREFIX
 from tidefs.fs.messages.base import METHODS
 
@@ -29,5 +30,5 @@ def _describe(header: list[object]) -> str:
     if what == REPLY:
         return f"reply#{header[1]}"
     if what == ERROR:
-        return f"error#{header[1]}={header[2]}"
+        return f"error#{header[1]}={Code(header[2]).name} ({header[3]})"
     return {HELLO: "hello", WELCOME: "welcome", REFUSAL: "refusal"}[what]  # type: ignore[index]
