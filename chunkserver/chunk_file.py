@@ -97,6 +97,7 @@ class Chunk:
         self.fresh: dict[int, int] = {}  # block -> end of the bytes written, in the block
         self.syncing: set[int] = set()
         self.overlay: dict[int, list[Patch]] = {}
+        self.overlay_bytes = 0
         self.length = 0  # end of the bytes, overlay included
         self.in_file = 0  # end of the bytes in the file
         self.changes = 0  # counts what makes an earlier read of the file worthless
@@ -166,11 +167,6 @@ class Chunk:
     def stored_bytes(self) -> int:
         """What it occupies, nearly."""
         return min(self.blocks * BLOCK_BYTES, self.length)
-
-    @property
-    def overlay_bytes(self) -> int:
-        """How many bytes wait for the journal."""
-        return sum(len(patch.data) for patches in self.overlay.values() for patch in patches)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -353,7 +349,11 @@ class Chunk:
             part = data[at : at + span.stop - span.start]
             at += len(part)
             patch = Patch(sequence, span.start, part)
+            self.overlay_bytes += len(part)
             if span.whole:
+                self.overlay_bytes -= sum(
+                    len(replaced.data) for replaced in self.overlay.get(span.block, ())
+                )
                 self.overlay[span.block] = [patch]
                 self.fresh.pop(span.block, None)
             else:
@@ -368,6 +368,7 @@ class Chunk:
                 file.write(DATA_START + at, [patch.data])
                 self.in_file = max(self.in_file, at + len(patch.data))
                 del patches[0]
+                self.overlay_bytes -= len(patch.data)
                 self.changes += 1
             if not patches:
                 del self.overlay[block]

@@ -8,6 +8,7 @@ from what is found in them. Then each gets a checkpoint, by the same steps as an
 import logging
 from typing import NamedTuple
 
+from ..fs.errors import Code, TideError
 from ..fs.ids import ChunkHandle
 from ..fs.ports.disk import Disk, File
 from .chunk_file import Chunk
@@ -133,12 +134,18 @@ async def rebuild_all(disk: Disk, shelf: Shelf, upkeep: Upkeep, found: Found) ->
         await disk.sync_folder(folder)
     upkeep.kept.clear()
     await upkeep.finish()
-    await _note_boot(disk)
+    if found.crashed:
+        try:
+            await _note_boot(disk)
+        except TideError as error:
+            if error.code is not Code.NO_SPACE:
+                raise
+            log.warning("the next start will not know that the machine stayed up: %s", error)
     if found.headers:
         log.info(
-            "%d chunks were in use when the %s",
-            len(found.headers),
+            "chunks that were in use when the %s: %d",
             "machine went down" if found.crashed else "server ended",
+            len(found.headers),
         )
 
 

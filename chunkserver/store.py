@@ -31,6 +31,7 @@ from .layout import (
     CHUNKS,
     DATA_START,
     FOLDERS,
+    HEADER_MAX_BYTES,
     INCOMING,
     block_sum,
     chunk_folder,
@@ -153,9 +154,17 @@ class Store:
         assert handle not in self.shelf.index, handle
         if handle in self.upkeep.kept:
             raise TideError(Code.BUSY, f"chunk {handle:016x} is being removed", delay_ms=100)
-        self.check_room(0)
-        sequence = self.journal.append(Kind.CREATE, handle, [number_body(version)])
-        self.shelf.files.get(chunk_path(handle), create=True)
+        low = self.check_room(0)
+        path = chunk_path(handle)
+        file = self.shelf.files.get(path, create=True)
+        try:
+            if low:
+                file.allocate(0, HEADER_MAX_BYTES)
+            sequence = self.journal.append(Kind.CREATE, handle, [number_body(version)])
+        except TideError:
+            self.shelf.files.close(path)
+            self._disk.remove(path)
+            raise
         chunk = Chunk.created(handle, version, sequence)
         chunk.changed_ns = self._clock.monotonic_ns()
         self.shelf.put(chunk)

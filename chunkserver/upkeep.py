@@ -109,6 +109,7 @@ class Upkeep:
         self._overlaid.pop(chunk.handle, None)
         chunk.gone = True
         chunk.overlay.clear()
+        chunk.overlay_bytes = 0
 
     # --- sync ----------------------------------------------------------------------------------
 
@@ -259,13 +260,20 @@ class Upkeep:
     async def finish(self) -> None:
         """Bring everything to its place, and have the journal say so."""
         await self.flush(idle_ns=0)
-        await self.journal.trim(self._dead())
+        await self._trim()
 
     async def trim(self) -> None:
         """Remove what of the journal is of no use any more."""
-        dead = self._dead()
-        if self.journal.trimmable(dead):
-            await self.journal.trim(dead)
+        if self.journal.trimmable(self._dead()):
+            await self._trim()
+
+    async def _trim(self) -> None:
+        try:
+            await self.journal.trim(self._dead())
+        except TideError as error:
+            if error.code is not Code.NO_SPACE:
+                raise
+            log.warning("the journal stays as long as it is: %s", error)
 
     def _dead(self) -> int:
         needed = [chunk.oldest for chunk in self._shelf.chunks() if chunk.oldest]

@@ -44,6 +44,7 @@ class Server:
         self.place = ServerPlace(self.server, "here", [self.address])
         self.disk = RealDisk(str(self.folder))
         self.capacity: int | None = None
+        self.scrub = 0
         self.scope: trio.CancelScope | None = None
         self.stopping = trio.Event()
         self.ended = trio.Event()
@@ -58,6 +59,7 @@ class Server:
             host="here",
             capacity=None if self.capacity is None else Size(self.capacity),
             journal_segment=Size(5 * MIB),
+            scrub=Size(self.scrub),
         )
         ports = Ports(RealClock(), RealRandomness(), self.disk, RealNetwork())
         self.stopping, self.ended = trio.Event(), trio.Event()
@@ -134,11 +136,14 @@ class House:
         self.nursery.start_soon(
             serve, self.ports, listener, identity, self.metaserver.handle, self.nursery
         )
-        for number in range(count):
-            server = Server(self, number)
-            self.servers.append(server)
-            await server.start()
+        for _ in range(count):
+            await self.add()
         await self.metaserver.until(lambda: len(self.metaserver.complete) == count)
+
+    async def add(self) -> None:
+        server = Server(self, len(self.servers))
+        self.servers.append(server)
+        await server.start()
 
     async def client(self, server: Server) -> Peer:
         hello = Identity(CLUSTER, CLIENT, 0).hello()

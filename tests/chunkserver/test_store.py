@@ -13,6 +13,7 @@ from tidefs.chunkserver.records import JOURNAL
 from tidefs.chunkserver.store import Settings, Store, make_folders
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import KIB, MIB
+from tidefs.fs.ports.disk import DiskSpace
 from tidefs.tests.sim import determinism
 from tidefs.tests.sim.crash_disk import CrashDisk, Died
 from tidefs.tests.sim.ports import SimulatedClock, SimulatedRandomness
@@ -95,11 +96,13 @@ def test_a_write_into_a_block_while_its_file_is_being_synced(seed):
                 await store.sync(5)
                 synced.set()
 
+            bench.disk.latency_s = 0.05  # of the chunk file; the journal is on stable storage first
             nursery.start_soon(sync)
             await trio.sleep(0.005)
+            bench.disk.latency_s = 0.002
             write(store, 5, BLOCK + 100, b"b" * 1000)
             store.journal.request_sync()
-            await trio.sleep(bench.random.choice([0.003, 0.008, 0.016, 0.025, 0.04]))
+            await trio.sleep(bench.random.choice([0.001, 0.01, 0.03, 0.046, 0.048, 0.06]))
             was_synced = synced.is_set()
             nursery.cancel_scope.cancel()
         async with bench.store() as store:
@@ -127,12 +130,12 @@ def test_a_header_that_is_torn_in_place_is_found_in_the_journal(seed):
             for block in range(300):
                 write(store, 5, block * BLOCK, b"old")
             await store.sync(5)
-            await store.upkeep.flush(idle_ns=0)
+            await store.upkeep.finish()  # what was before is forgotten, the journal's CREATE too
             for block in range(300):
                 write(store, 5, block * BLOCK, b"new")
             await store.sync(5)
             nursery.start_soon(store.upkeep.flush, 0)
-            await trio.sleep(bench.random.random() * 0.06)
+            await trio.sleep(bench.random.choice([0.005, 0.011, 0.015, 0.019, 0.021, 0.04]))
             nursery.cancel_scope.cancel()
         async with bench.store() as store:
             for block in range(300):
@@ -337,6 +340,37 @@ async def test_a_write_that_finds_the_disk_full_changes_nothing():
         await store.sync(5)
     async with bench.store() as store:
         assert await content(store, 5, written - 101, 2) == before[-101:-100] + b"!"
+
+
+async def test_a_disk_that_somebody_else_fills_up_meanwhile(monkeypatch):
+    """Its free space says nothing then: the write itself finds no room, and must not be half
+    there."""
+    bench = Bench(capacity_bytes=24 * MIB)
+    await bench.format()
+    monkeypatch.setattr(bench.disk, "space", lambda: DiskSpace(1 << 40, 100 * MIB))
+    async with bench.store("kill") as store:
+        store.create(5, 1)
+        model = bytearray()
+        sizes = random.Random(1)
+        while len(model) < 100 * MIB:
+            piece = sizes.randbytes(1000) * sizes.randrange(1, 2000)
+            try:
+                write(store, 5, len(model), piece)
+            except TideError:
+                break
+            model += piece
+        for offset in (len(model), len(model) - 70_000, len(model) + 100_000):
+            assert refused(lambda at=offset: write(store, 5, at, piece)) is Code.NO_SPACE
+        for start in range(0, len(model), 4 * MIB):
+            assert await content(store, 5, start) == model[start : start + 4 * MIB]
+        assert not any(await content(store, 5, len(model)))
+        await store.sync(5)
+    async with bench.store() as store:
+        for start in range(0, len(model), 4 * MIB):
+            found = await content(store, 5, start)
+            assert found[: len(model) - start] == model[start : start + 4 * MIB]
+            assert not any(found[len(model) - start :])
+    assert not bench.damage
 
 
 async def test_a_capacity_is_kept_and_given_back():
