@@ -1,15 +1,17 @@
 """What work on a directory costs, beside the same work on a local one, as a Markdown table.
 
-    tests/bench/table.py DIR [--label X] [--local DIR2] [--quick] [--rounds N] [--only NAME,...]
+    tests/bench/table.py DIR [--label X] [--local DIR2] [--remount COMMAND] [--quick] ...
 
 Both directories are measured in the same run, in turns, because the figures of a machine change
 from hour to hour: the ratio is what counts. It is a ratio of speeds; 0.50 means half as fast as
 the local directory. Each figure is the median of the rounds.
 
 "cold" means that this machine's kernel forgot what it had cached (drop_caches, which needs root;
-without it those lines say so); caches inside the programs that serve a file system stay. What is
-written is pseudo-random, so nothing can compress it or find it twice, and what is read back is
-compared with what was written: a wrong byte ends the run.
+without it those lines say so), and, with --remount, that DIR was unmounted and mounted again, which
+empties the caches of its client. Caches of servers and of the disk stay.
+
+What is written is pseudo-random, so nothing can compress it or find it twice, and what is read back
+is compared with what was written: a wrong byte ends the run.
 """
 
 import argparse
@@ -106,9 +108,17 @@ def settle() -> None:
     os.sync()
 
 
+class Remounting:
+    """The command that mounts anew what is being measured now, if there is one."""
+
+    command = ""
+
+
 def forget(level: int) -> bool:
     """Empty the kernel's caches (2: names and attributes, 3: also data); False if not allowed."""
     settle()
+    if Remounting.command:
+        run("sh", "-c", Remounting.command)
     try:
         Path("/proc/sys/vm/drop_caches").write_text(str(level))
     except OSError:
@@ -426,6 +436,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("directory", metavar="DIR", type=Path, help="what is measured")
     parser.add_argument("--label", default="measured", help="its name in the table")
     parser.add_argument("--local", type=Path, default=Path(tempfile.gettempdir()), metavar="DIR2")
+    parser.add_argument("--remount", default="", metavar="COMMAND", help="mounts DIR anew")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help=f"some of: {','.join(CASES)}")
     parser.add_argument("--quick", action="store_true", help="little work, one round: a smoke test")
@@ -450,6 +461,7 @@ def main() -> int:
         for _ in range(1 if asked.quick else asked.rounds):
             for place, top in (("local", asked.local), ("measured", asked.directory)):
                 tell(f"{name}: {top}")
+                Remounting.command = asked.remount if place == "measured" else ""
                 try:
                     figures = measure(top, name, sizes)
                 except WrongAnswerError as error:
