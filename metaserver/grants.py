@@ -15,7 +15,7 @@ import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.ids import ServerId, server_name
-from ..fs.messages.chunk import CopyChunk, SetVersion
+from ..fs.messages.chunk import CopyChunk, DeleteChunks, SetVersion
 from ..fs.messages.hello import CHUNKSERVER
 from ..fs.ports.randomness import Randomness
 from .chunks import NO_CUT
@@ -51,6 +51,7 @@ class _Taken(NamedTuple):
 
     accepted: list[int]
     absent: list[int]  # they have no such chunk
+    outdated: list[int]  # they have an older one
 
 
 class Grants:
@@ -246,10 +247,11 @@ class Grants:
             assert reservation is not None
             candidates, version_min = self._candidates_of(reservation)
         request = SetVersion(handle, version_min, version, cut)
-        accepted, absent = await self._take(request, candidates)
+        accepted, absent, outdated = await self._take(request, candidates)
         if reservation is not None and chunk is None and not accepted:
-            if not (absent or not (candidates or reservation.servers)):
+            if not (absent or outdated or not (candidates or reservation.servers)):
                 raise self._too_few(handle, 0)  # whoever was told to make it may have made it
+            await self._clear_away(handle, version_min - 1, outdated)
             return self.place_fresh(reservation)
         if len(accepted) < self.minimum:
             raise self._too_few(handle, len(accepted))
@@ -259,6 +261,15 @@ class Grants:
             # Before the entry: a Commit that is proposed behind it is given this version.
             reservation.version, reservation.servers = grant.version, grant.servers
         return grant if await self._log(request) else None
+
+    async def _clear_away(self, handle: int, version_max: int, servers: Sequence[int]) -> None:
+        """Copies of an earlier grant, of a chunk that was never committed: nobody may read them,
+        and their servers would not take a fresh one beside them."""
+        request = DeleteChunks([(handle, version_max)])
+        outcomes = await self._links.call_all(servers, request, GRANT_TIMEOUT_MS)
+        for server in servers:
+            if not isinstance(outcomes[server], TideError):
+                self._servers.drops(server, handle)
 
     async def search(self, handle: int) -> bool:
         """Ask all servers for a chunk that none has told of; whether one has it after all.
@@ -341,6 +352,7 @@ class Grants:
             late = await self._ask(request, [s for s in candidates if s in failed])
             taken.accepted.extend(late.accepted)
             taken.absent.extend(late.absent)
+            taken.outdated.extend(late.outdated)
         if len(taken.accepted) >= self.minimum:
             self._failed.pop(request.handle, None)
         taken.accepted.sort()
@@ -362,7 +374,7 @@ class Grants:
         self, request: SetVersion, servers: Sequence[int], *, quietly: bool = False
     ) -> _Taken:
         handle = request.handle
-        taken = _Taken([], [])
+        taken = _Taken([], [], [])
         outcomes = await self._links.call_all(servers, request, GRANT_TIMEOUT_MS)
         for server in servers:
             outcome = outcomes[server]
@@ -376,6 +388,8 @@ class Grants:
             if outcome.code is Code.NO_CHUNK:
                 self._servers.drops(server, handle)
                 taken.absent.append(server)
+            if outcome.code is Code.STALE_VERSION:
+                taken.outdated.append(server)
             if quietly:
                 continue
             log.warning(

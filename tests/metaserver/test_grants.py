@@ -374,6 +374,22 @@ async def test_a_claimed_chunk_that_nobody_made_is_placed_anew(server):
     assert len(found.replicas) == 3
 
 
+async def test_copies_of_an_earlier_grant_do_not_stand_in_the_way_of_a_fresh_chunk(server):
+    """Its writer never got it committed; all servers missed the last grant."""
+    servers = await chunkservers(server)
+    client = await server.client()
+    inode = await client.create("file")
+    (place,) = await client.layout(inode, write=True)
+    for one in servers:
+        one.chunks[place.handle] = FakeReplica(place.version - 1)
+    failed = meta.ReportFailure(place.handle, place.version, sorted(numbers(place)))
+    await client.call(failed)
+    (found,) = await client.layout(inode, write=True)
+    assert found.fresh
+    assert found.version > place.version
+    assert not any(place.handle in one.chunks for one in servers)
+
+
 async def test_handles_are_never_given_out_twice(server):
     await chunkservers(server)
     client = await server.client()
