@@ -353,6 +353,8 @@ class Grants:
             taken.accepted.extend(late.accepted)
             taken.absent.extend(late.absent)
             taken.outdated.extend(late.outdated)
+            if late.accepted and len(taken.accepted) < self.minimum:
+                taken.accepted.extend(await self._copy_elsewhere(request, taken.accepted))
         if len(taken.accepted) >= self.minimum:
             self._failed.pop(request.handle, None)
         taken.accepted.sort()

@@ -390,6 +390,22 @@ async def test_copies_of_an_earlier_grant_do_not_stand_in_the_way_of_a_fresh_chu
     assert not any(place.handle in one.chunks for one in servers)
 
 
+async def test_the_copy_on_a_server_that_failed_before_is_the_source_when_it_is_the_last(
+    tmp_path, nursery
+):
+    server = await Metaserver(tmp_path, nursery, replicas=2).start()
+    servers = await chunkservers(server, 2)
+    client = await server.client()
+    inode = await client.create("file")
+    (place,) = await client.layout(inode, write=True)
+    write(servers, place)
+    await client.call(meta.ReportFailure(place.handle, place.version, [servers[0].number]))
+    del servers[1].chunks[place.handle]
+    (found,) = await client.layout(inode, write=True)
+    assert len(found.replicas) == 2
+    assert any(isinstance(r, CopyChunk) for r in servers[1].asked)
+
+
 async def test_handles_are_never_given_out_twice(server):
     await chunkservers(server)
     client = await server.client()
