@@ -84,6 +84,14 @@ class FileLayout:
         for index in [index for index, slot in self._slots.items() if not slot or not slot.granted]:
             del self._slots[index]
 
+    def forget_range(self, first: int, last: int) -> None:
+        """Reading these chunks failed: ask anew, also for a grant, but for one that was never
+        written."""
+        for index in range(first, last + 1):
+            slot = self._slots.get(index)
+            if slot is None or not slot.place.fresh:
+                self._slots.pop(index, None)
+
     def forget(self) -> None:
         self._slots.clear()
 

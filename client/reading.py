@@ -146,7 +146,7 @@ class Reader:
             except TideError as error:
                 if error.code not in PLACEMENT_ERRORS:
                     raise
-                file.layout.forget_read()
+                file.layout.forget_range(start // CHUNK_BYTES, max(end - 1, start) // CHUNK_BYTES)
                 await patience.wait(error)
 
     async def _content(self, file: File) -> memoryview | None:

@@ -421,3 +421,14 @@ async def test_carried_bytes_do_not_fall_into_a_chunk_of_another(autojump_clock,
         await second.flush(other)
         await first.flush(handle)
         assert cluster.content(inode)[:5] == b"12..."
+
+
+async def test_a_read_under_an_own_grant_after_a_truncation_elsewhere(autojump_clock, cluster, on):
+    async with on("nfs", "nfs") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"a" * MIB)
+        await first.flush(handle)
+        await second.setattr(inode, NewAttributes(size=0), None)
+        first.vfs.files.peek(inode).drop_clean()
+        with trio.fail_after(5):
+            assert bytes(await first.read(handle, 0, 5)) == b""
