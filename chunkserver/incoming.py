@@ -42,6 +42,7 @@ class IncomingChunk:
         self._file = disk.open(self._path, create=True)
         self._sums = array("Q")
         self._length = 0
+        self._adopting = False
 
     def add(self, data: memoryview) -> None:
         """The next bytes; all pieces but the last consist of whole blocks. NO_SPACE."""
@@ -57,6 +58,16 @@ class IncomingChunk:
 
     async def adopt(self) -> None:
         """The chunk is complete: durably make it one of ours, in place of an older replica."""
+        self._adopting = True
+        await self._upkeep.jobs.run(self._adopt_or_remove)
+
+    async def _adopt_or_remove(self) -> None:
+        try:
+            await self._adopt()
+        finally:
+            self._remove()
+
+    async def _adopt(self) -> None:
         if self._file.size() < DATA_START + self._length:
             self._file.truncate(DATA_START + self._length)
         await self._file.sync()
@@ -97,7 +108,11 @@ class IncomingChunk:
         self._shelf.put(chunk)
 
     def close(self) -> None:
-        """Remove what is left when it was not adopted."""
+        """Remove what is left of one that is not to be adopted."""
+        if not self._adopting:
+            self._remove()
+
+    def _remove(self) -> None:
         self._file.close()
         if self._disk.exists(self._path):
             self._disk.remove(self._path)

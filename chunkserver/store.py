@@ -11,6 +11,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import trio
@@ -99,6 +100,7 @@ class Store:
         try:
             found = await recovery.load(self._disk, self.shelf, self.journal)
             async with trio.open_nursery() as nursery:
+                self.upkeep.jobs.nursery = nursery
                 nursery.start_soon(self.journal.run)
                 await recovery.rebuild_all(self._disk, self.shelf, self.upkeep, found)
                 nursery.start_soon(self.upkeep.run)
@@ -289,17 +291,26 @@ class Store:
 
         Nothing when it has that version already. NO_CHUNK, STALE_VERSION.
         """
+        await self.upkeep.jobs.run(partial(self._set_version, handle, version_min, version, cut))
+
+    async def _set_version(self, handle: int, version_min: int, version: int, cut: int) -> None:
         with await self.shelf.need(handle) as chunk:
-            async with chunk.lock:
-                if chunk.gone:
-                    raise TideError(Code.NO_CHUNK, f"chunk {handle:016x}")
-                if not version_min <= chunk.version <= version:
-                    raise stale(handle, chunk.version, f"{version_min:x} to {version:x}")
-                if chunk.failure is not None:
-                    raise chunk.failure
-                if chunk.version < version:
-                    await self._take_version(chunk, version, cut)
+            await self._check_and_take_version(chunk, version_min, version, cut)
             await self.journal.wait_synced(chunk.newest)
+
+    async def _check_and_take_version(
+        self, chunk: Chunk, version_min: int, version: int, cut: int
+    ) -> None:
+        handle = chunk.handle
+        async with chunk.lock:
+            if chunk.gone:
+                raise TideError(Code.NO_CHUNK, f"chunk {handle:016x}")
+            if not version_min <= chunk.version <= version:
+                raise stale(handle, chunk.version, f"{version_min:x} to {version:x}")
+            if chunk.failure is not None:
+                raise chunk.failure
+            if chunk.version < version:
+                await self._take_version(chunk, version, cut)
 
     async def _take_version(self, chunk: Chunk, version: int, cut: int) -> None:
         chunk.closed = True
@@ -333,13 +344,15 @@ class Store:
             self.shelf.update(chunk)
             await self.journal.wait_synced(chunk.newest)
             file.truncate(DATA_START + cut)
-            with trio.CancelScope(shield=True):
-                await file.sync()
+            await file.sync()
         chunk.floor = chunk.newest
         await self.upkeep.write_header(chunk)
 
     async def delete(self, chunks: Sequence[tuple[int, int]]) -> list[int]:
         """Delete chunks, each up to a version; which ones were. Durable when this returns."""
+        return await self.upkeep.jobs.run(partial(self._delete, chunks))
+
+    async def _delete(self, chunks: Sequence[tuple[int, int]]) -> list[int]:
         deleted = [
             handle for handle, version_max in chunks if await self._bury(handle, version_max)
         ]

@@ -8,6 +8,7 @@ somewhere whole; then in place, behind which one sync makes header and bytes saf
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -17,6 +18,7 @@ from ..fs.limits import MIB
 from ..fs.ports.clock import Clock
 from ..fs.ports.disk import Disk
 from .chunk_file import Chunk
+from .jobs import Jobs
 from .journal import Journal
 from .layout import BLOCK_BYTES, chunk_folder
 from .records import Kind, sync_body, write_body
@@ -41,6 +43,7 @@ class Upkeep:
 
     def __init__(self, disk: Disk, clock: Clock, shelf: Shelf, journal: Journal) -> None:
         self.overlay_bytes = 0
+        self.jobs = Jobs()
         self.kept: dict[int, int] = {}  # handle -> first record needed, while its file changes
         self.journal = journal
         self._disk = disk
@@ -117,11 +120,15 @@ class Upkeep:
         """All that was written to the chunk before is on stable storage when this returns."""
         _check(chunk)
         if (chunk.fresh and not self._by_journal(chunk)) or chunk.syncing:
+            await self.jobs.run(partial(self._sync_by_file, chunk))
+        await self.journal.wait_synced(chunk.newest)
+
+    async def _sync_by_file(self, chunk: Chunk) -> None:
+        with chunk:
             async with chunk.lock:
                 _check(chunk)
                 if chunk.fresh:
                     await self._sync_file(chunk)
-        await self.journal.wait_synced(chunk.newest)
 
     def _by_journal(self, chunk: Chunk) -> bool:
         """Put the fresh bytes into the journal, if they are few and at hand."""
@@ -147,7 +154,7 @@ class Upkeep:
         chunk.syncing = set(chunk.fresh)
         chunk.fresh.clear()
         try:
-            with self._shelf.files.using(chunk.path) as file, trio.CancelScope(shield=True):
+            with self._shelf.files.using(chunk.path) as file:
                 await file.sync()
                 if chunk.new:
                     await self._disk.sync_folder(chunk_folder(chunk.handle))
@@ -191,7 +198,7 @@ class Upkeep:
         if header.clean:
             chunk.marked = None
         await self.journal.wait_synced(sequence)
-        with self._shelf.files.using(chunk.path) as file, trio.CancelScope(shield=True):
+        with self._shelf.files.using(chunk.path) as file:
             self._apply(chunk)
             if any(patches[0].sequence < sequence for patches in chunk.overlay.values()):
                 return  # no room for them in the file: their records are still needed
