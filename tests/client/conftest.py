@@ -85,6 +85,7 @@ class FakeCluster:
         self.calls = []
         self.writes = []  # (handle, offset, bytes)
         self.syncs = []
+        self.garbage_stays = False
         self.place = ServerPlace(1, "here", ["unix:/nowhere"])
         self.sessions = 0
         self.clock_ns = START_NS
@@ -107,7 +108,7 @@ class FakeCluster:
             )
         )
         for effect in effects:
-            if isinstance(effect, ChunksDropped):
+            if isinstance(effect, ChunksDropped) and not self.garbage_stays:
                 for handle in effect.handles:
                     self.chunks.pop(handle, None)
         if isinstance(reply, TideError):

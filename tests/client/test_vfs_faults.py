@@ -432,3 +432,50 @@ async def test_a_read_under_an_own_grant_after_a_truncation_elsewhere(autojump_c
         first.vfs.files.peek(inode).drop_clean()
         with trio.fail_after(5):
             assert bytes(await first.read(handle, 0, 5)) == b""
+
+
+@pytest.mark.parametrize("garbage_stays", [False, True])
+async def test_what_went_to_a_chunk_that_is_no_more_goes_to_its_successor(
+    autojump_clock, cluster, on, garbage_stays
+):
+    cluster.garbage_stays = garbage_stays
+    async with on("nfs", "nfs") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"a" * MIB)
+        await first.flush(handle)
+        await first.write(handle, 0, b"b" * MIB)
+        await trio.sleep(1)
+        assert len(cluster.writes) == 2, "pushed again, and not committed"
+        await second.setattr(inode, NewAttributes(size=0), None)
+        first.vfs.attributes.distrust(inode)
+        await first.getattr(inode, None)
+        await first.write(handle, MIB, b"c" * MIB)
+        await trio.sleep(1)
+        await first.flush(handle)
+        assert cluster.content(inode) == b"b" * MIB + b"c" * MIB
+
+
+async def test_a_push_in_flight_to_a_chunk_that_is_no_more(autojump_clock, cluster, on):
+    cluster.garbage_stays = True
+    async with on("nfs", "nfs") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"a" * MIB)
+        await first.flush(handle)
+        write, release = first.chunks.write, trio.Event()
+
+        async def slow(place, offset, buffers):
+            await write(place, offset, buffers)
+            await release.wait()
+
+        first.chunks.write = slow
+        await first.write(handle, 0, b"b" * MIB)
+        await trio.sleep(1)
+        first.chunks.write = write
+        await second.setattr(inode, NewAttributes(size=0), None)
+        first.vfs.attributes.distrust(inode)
+        await first.getattr(inode, None)
+        await first.write(handle, MIB, b"c" * MIB)
+        await trio.sleep(1)
+        release.set()
+        await first.flush(handle)
+        assert cluster.content(inode) == b"b" * MIB + b"c" * MIB
