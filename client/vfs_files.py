@@ -41,6 +41,12 @@ class FileOperations(NameOperations):
             raise
         self.meta.opened(inode)
         self.absorb(reply.attributes)
+        if reply.attributes.links == 0 and not self._is_open(inode):
+            # Its last name went elsewhere; the kernel looks the path up again, and finds out.
+            self.meta.released(inode)
+            gone = TideError(Code.STALE_HANDLE, f"inode {inode} has no name any more")
+            self.failed(inode, gone)
+            raise gone
         file = self._opened(reply.attributes)
         if reply.attributes.data_version == file.version:
             file.inline = reply.inline
@@ -71,6 +77,10 @@ class FileOperations(NameOperations):
         file = self._opened(reply.attributes)
         opened = await self._truncate_if_asked(file, self._handle(file, flags), flags)
         return self.known(reply.attributes, parent), opened
+
+    def _is_open(self, inode: int) -> bool:
+        file = self.files.peek(inode)
+        return file is not None and file.openings > 0
 
     def _opened(self, attributes: Attributes) -> File:
         file = self.files.get(attributes)

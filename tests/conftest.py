@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from pathlib import Path
 
@@ -164,6 +165,17 @@ def make_cluster(stage):
 def embedded(stage):
     """A LiveCluster that its first mount makes."""
     return LiveCluster(stage / "tide")
+
+
+@pytest.fixture
+def wait_until():
+    """Look at a condition until it holds; the time-out of the test ends the wait."""
+
+    def wait(condition):
+        while not condition():
+            threading.Event().wait(0.05)
+
+    return wait
 
 
 def pytest_collection_modifyitems(items):
