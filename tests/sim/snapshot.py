@@ -77,7 +77,8 @@ def differences(tree: Tree, snapshot: Snapshot) -> list[str]:
         if seen is None:
             wrong.append(f"{as_text(path)} is missing")
         else:
-            wrong += [f"{as_text(path)}: {reason}" for reason in _compare(node, seen)]
+            shown = f"{as_text(path)} (#{seen.attributes.inode})"
+            wrong += [f"{shown}: {reason}" for reason in _compare(node, seen)]
     wrong += [f"{as_text(path)} is there" for path in snapshot.seen if path not in wanted]
     return wrong
 

@@ -6,6 +6,8 @@ from tidefs.fs.errors import Code
 from tidefs.fs.frames import MAGIC, PREFIX
 from tidefs.fs.messages.base import METHODS
 
+FIELDS_SHOWN = 70
+
 
 def split(packet: bytes) -> list[str]:
     """A word or two for each frame. AssertionError when the packet is not whole frames."""
@@ -26,7 +28,8 @@ def _describe(header: list[object]) -> str:
     what = header[0]
     if what == REQUEST:
         method = METHODS.get(header[2])  # type: ignore[call-overload]
-        return f"{method.__name__ if method else header[2]}#{header[1]}"
+        name = method.__name__ if method else header[2]
+        return f"{name}#{header[1]}{ascii(header[4])[:FIELDS_SHOWN]}"
     if what == REPLY:
         return f"reply#{header[1]}"
     if what == ERROR:
