@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import trio
 
 from ..fs.backoff import Backoff
-from ..fs.errors import Code, TideError
+from ..fs.errors import TideError
 from ..fs.handshake import Identity
 from ..fs.limits import REPORT_CHUNKS_PER_MESSAGE
-from ..fs.log import Once
 from ..fs.messages.chunk import ChunkReport, Heartbeat, Register, ReportBad, ReportChunks
 from ..fs.messages.hello import METASERVER
 from ..fs.messages.places import ServerPlace
@@ -23,6 +22,9 @@ from .chunk_file import DamagedError
 from .store import Store
 
 log = logging.getLogger(__name__)
+
+ROUNDS_QUIET = 5
+"""So often all are tried in vain before somebody should know: they may just be starting."""
 
 
 class Reporter:
@@ -38,7 +40,6 @@ class Reporter:
         self._news: dict[int, None] = {}
         self._damage: dict[tuple[int, int, int], None] = {}
         self._wake = trio.Event()
-        self._once = Once(log)
 
     # --- what there is to say ------------------------------------------------------------------
 
@@ -60,22 +61,24 @@ class Reporter:
     async def run(self, place: ServerPlace, store: Store, handler: Handler) -> None:
         """Until cancelled. ``handler`` answers what the metaserver asks."""
         backoff = Backoff(self._ports.randomness)
+        failures: dict[str, TideError] = {}
+        rounds = 0
         while True:
             for address in self._metaservers:
                 registered = trio.Event()
                 try:
                     await self._stay(address, place, store, handler, registered)
                 except TideError as error:
-                    self._lost(address, error)
+                    failures[address] = error
                 if registered.is_set():
                     backoff.reset()
+                    log.warning("the connection ended: %s", failures.pop(address))
+                    rounds = 0
+            rounds += 1
+            if rounds == ROUNDS_QUIET:
+                for silent, reason in failures.items():
+                    log.warning("metaserver %s: %s", silent, reason)
             await trio.sleep(backoff.next_ms() / 1000)
-
-    def _lost(self, address: str, error: TideError) -> None:
-        if error.code is Code.NOT_LEADER:
-            log.debug("metaserver %s: %s", address, error)
-        else:
-            self._once.warn(address, "metaserver %s: %s", address, error)
 
     async def _stay(
         self,
@@ -115,7 +118,7 @@ class Reporter:
         total_bytes, free_bytes = store.space()
         answer = await peer.call(Register(place, self._pid, total_bytes, free_bytes))
         registered.set()
-        self._once.well(self._metaservers[0], "registered with %s", peer.name)
+        log.info("registered with %s", peer.name)
         self._news.clear()
         await self._report_all(peer, store.reports())
         while True:
