@@ -149,7 +149,7 @@ class Caretaker:
         sources = [server for server in sources if server != order.target]
         if not sources or not self._expected_there(order):
             return
-        if await leader.grants.copy(handle, version, sources, [order.target]):
+        if await leader.grants.replicas.copy(handle, version, sources, [order.target]):
             log.info("chunk %016x was copied to chunkserver %016x", handle, order.target)
 
     def _expected_there(self, order: CopyOrder) -> bool:

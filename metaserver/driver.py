@@ -74,6 +74,7 @@ class Driver:
         self._pending: dict[int, _Proposal] = {}
         self._wake = trio.Event()
         self._log_needed_from = 0
+        self._half_applied = False
         self._uncommitted = 0
         self._uncommitted_some = trio.Event()
         self.space: SpaceGuard | None = None
@@ -245,7 +246,9 @@ class Driver:
         # From the bytes, as at a replay: what was logged is what is applied.
         entry = decode(Entry, record.body)
         assert entry.index == record.index, (entry.index, record.index)
+        self._half_applied = True
         applied = self._state.apply(entry)
+        self._half_applied = False
         if applied.effects:
             self.on_effects(applied.effects)
         proposal = self._pending.pop(record.index, None)
@@ -261,6 +264,8 @@ class Driver:
 
     def commit(self) -> None:
         """Let the working copy keep what was applied. A failure loses nothing: the log has it."""
+        if self._half_applied:
+            return  # an entry could not be applied to its end: this process is about to end
         try:
             self._store.commit()
         except TideError as error:

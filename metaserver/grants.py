@@ -14,8 +14,7 @@ from typing import NamedTuple
 import trio
 
 from ..fs.errors import Code, TideError
-from ..fs.ids import ServerId, server_name
-from ..fs.messages.chunk import CopyChunk, DeleteChunks, SetVersion
+from ..fs.messages.chunk import SetVersion
 from ..fs.messages.hello import CHUNKSERVER
 from ..fs.ports.randomness import Randomness
 from .chunks import NO_CUT
@@ -25,11 +24,10 @@ from .entries import GrantChunk
 from .handles import VersionCounter
 from .links import Links
 from .placement import Candidate, place
+from .replicas import Replicas, Taken, name_of
 from .reservations import Reservation, Reservations
 from .state import State
 
-GRANT_TIMEOUT_MS = 3_000
-COPY_TIMEOUT_MS = 60_000
 GRANTS_REMEMBERED = 100_000
 ATTEMPTS = 3
 """So often a grant that a truncation overtook is made again before the client is sent away."""
@@ -44,14 +42,6 @@ class Grant(NamedTuple):
     servers: tuple[int, ...]
     fresh: bool = False
     """Nobody has written it: the first writer makes it."""
-
-
-class _Taken(NamedTuple):
-    """What came of asking replicas to take a version."""
-
-    accepted: list[int]
-    absent: list[int]  # they have no such chunk
-    outdated: list[int]  # they have an older one
 
 
 class Grants:
@@ -71,7 +61,7 @@ class Grants:
         self._state = state
         self._driver = driver
         self._servers = servers
-        self._links = links
+        self.replicas = Replicas(servers, links)
         self._reservations = reservations
         self._versions = versions
         self._randomness = randomness
@@ -178,7 +168,7 @@ class Grants:
                 if grant is not None:
                     self._remember(handle, grant)
                     return grant
-        raise TideError(Code.UNAVAILABLE, f"{_name(handle)} is being truncated all the time")
+        raise TideError(Code.UNAVAILABLE, f"{name_of(handle)} is being truncated all the time")
 
     # --- chunks that do not exist yet --------------------------------------------------------
 
@@ -235,7 +225,7 @@ class Grants:
         chunk = self._state.chunk(handle)
         reservation = self._reservations.of(handle)
         if chunk is None and reservation is None:
-            raise TideError(Code.LAYOUT_CHANGED, f"{_name(handle)} is gone")
+            raise TideError(Code.LAYOUT_CHANGED, f"{name_of(handle)} is gone")
         cut = NO_CUT if chunk is None else chunk.cut
         version = self._versions.next()
         if chunk is not None and self.is_lost(handle) and not await self.search(handle):
@@ -251,7 +241,7 @@ class Grants:
         if reservation is not None and chunk is None and not accepted:
             if not (absent or outdated or not (candidates or reservation.servers)):
                 raise self._too_few(handle, 0)  # whoever was told to make it may have made it
-            await self._clear_away(handle, version_min - 1, outdated)
+            await self.replicas.delete(handle, version_min - 1, outdated)
             return self.place_fresh(reservation)
         if len(accepted) < self.minimum:
             raise self._too_few(handle, len(accepted))
@@ -261,15 +251,6 @@ class Grants:
             # Before the entry: a Commit that is proposed behind it is given this version.
             reservation.version, reservation.servers = grant.version, grant.servers
         return grant if await self._log(request) else None
-
-    async def _clear_away(self, handle: int, version_max: int, servers: Sequence[int]) -> None:
-        """Copies of an earlier grant, of a chunk that was never committed: nobody may read them,
-        and their servers would not take a fresh one beside them."""
-        request = DeleteChunks([(handle, version_max)])
-        outcomes = await self._links.call_all(servers, request, GRANT_TIMEOUT_MS)
-        for server in servers:
-            if not isinstance(outcomes[server], TideError):
-                self._servers.drops(server, handle)
 
     async def search(self, handle: int) -> bool:
         """Ask all servers for a chunk that none has told of; whether one has it after all.
@@ -281,29 +262,13 @@ class Grants:
             return False
         request = SetVersion(handle, chunk.version, self._versions.next(), NO_CUT)
         up = [server.server for server in self._servers.up()]
-        taken = await self._ask(request, up, quietly=True)
+        taken = await self.replicas.ask(request, up, quietly=True)
         return bool(taken.accepted)
-
-    def verify(self, handle: int, version: int, servers: Iterable[int]) -> None:
-        """A chunk was committed that was written on these servers: ask those that told of none."""
-        holders = {server.server for server in self._servers.holders(handle)}
-        for server in set(servers) - holders:
-            self._verify(handle, version, server)
-
-    def _verify(self, handle: int, version: int, server: int) -> None:
-        def done(outcome: object, payload: memoryview) -> None:
-            if not isinstance(outcome, TideError):
-                self._servers.holds(server, handle, Replica(version, clean=True))
-
-        peer = self._links.get(server)
-        if peer is not None:
-            request = SetVersion(handle, version, version, NO_CUT)
-            peer.post(request, timeout_ms=GRANT_TIMEOUT_MS, done=done)
 
     async def _make_lost(self, handle: int, cut: int) -> Grant | None:
         """A chunk that nobody has any more begins anew, with zeros where nobody writes."""
         grant = self._place(handle)
-        log.warning("%s is lost by all servers that had it, and is begun anew", _name(handle))
+        log.warning("%s is lost by all servers that had it, and is begun anew", name_of(handle))
         request = SetVersion(handle, 0, grant.version, cut)
         return grant if await self._log(request) else None
 
@@ -322,7 +287,7 @@ class Grants:
             if error.code is Code.NO_CHUNK and handle in self._reservations:
                 return True  # nobody committed it yet
             if error.code is Code.NO_CHUNK:
-                raise TideError(Code.LAYOUT_CHANGED, f"{_name(handle)} is gone") from None
+                raise TideError(Code.LAYOUT_CHANGED, f"{name_of(handle)} is gone") from None
             raise
         chunk = self._state.chunk(handle)
         return chunk is None or (chunk.cut == NO_CUT and chunk.cut_version < request.version)
@@ -338,18 +303,18 @@ class Grants:
         told = {server for server in reservation.servers if self._servers.is_up(server)}
         return sorted(found | told), version_min
 
-    async def _take(self, request: SetVersion, candidates: Sequence[int]) -> _Taken:
+    async def _take(self, request: SetVersion, candidates: Sequence[int]) -> Taken:
         """Have replicas take the version.
 
         First those nobody complained about; then new copies on other servers; then, when there
         is nobody else, those that failed before: all they may have missed was never acknowledged.
         """
         failed = self._failed.get(request.handle, set())
-        taken = await self._ask(request, [s for s in candidates if s not in failed])
+        taken = await self.replicas.ask(request, [s for s in candidates if s not in failed])
         if 0 < len(taken.accepted) < self.minimum:
             taken.accepted.extend(await self._copy_elsewhere(request, taken.accepted))
         if len(taken.accepted) < self.minimum:
-            late = await self._ask(request, [s for s in candidates if s in failed])
+            late = await self.replicas.ask(request, [s for s in candidates if s in failed])
             taken.accepted.extend(late.accepted)
             taken.absent.extend(late.absent)
             taken.outdated.extend(late.outdated)
@@ -369,39 +334,8 @@ class Grants:
         self.forget(handle)
         version = self._versions.next()
         sources = [server.server for server in self._servers.good(handle, version_min)]
-        taken = await self._ask(SetVersion(handle, version_min, version, NO_CUT), sources)
+        taken = await self.replicas.ask(SetVersion(handle, version_min, version, NO_CUT), sources)
         return version, taken.accepted
-
-    async def _ask(
-        self, request: SetVersion, servers: Sequence[int], *, quietly: bool = False
-    ) -> _Taken:
-        handle = request.handle
-        taken = _Taken([], [], [])
-        outcomes = await self._links.call_all(servers, request, GRANT_TIMEOUT_MS)
-        for server in servers:
-            outcome = outcomes[server]
-            if not isinstance(outcome, TideError):
-                found = self._servers.get(server)
-                before = found.replicas.get(handle) if found else None
-                clean = before.clean if before else True
-                self._servers.holds(server, handle, Replica(request.version, clean))
-                taken.accepted.append(server)
-                continue
-            if outcome.code is Code.NO_CHUNK:
-                self._servers.drops(server, handle)
-                taken.absent.append(server)
-            if outcome.code is Code.STALE_VERSION:
-                taken.outdated.append(server)
-            if quietly:
-                continue
-            log.warning(
-                "chunkserver %s did not take version %d of %s: %s",
-                server_name(ServerId(server)),
-                request.version,
-                _name(handle),
-                outcome,
-            )
-        return taken
 
     async def _copy_elsewhere(self, request: SetVersion, sources: Sequence[int]) -> list[int]:
         """As many new copies as a write needs, of a chunk that has too few."""
@@ -409,36 +343,12 @@ class Grants:
         holders = {server.server for server in self._servers.holders(request.handle)}
         spare = [s for s in self._servers.up() if s.server not in holders]
         targets = place([candidate_of(s) for s in spare], count, self._randomness.below)
-        return await self.copy(request.handle, request.version, sources, targets)
-
-    async def copy(
-        self, handle: int, version: int, sources: Sequence[int], targets: Sequence[int]
-    ) -> list[int]:
-        """Copy a chunk that is held exclusively, at a version its sources took; who has it then."""
-        found = [self._servers.get(server) for server in sources]
-        places = [server.place for server in found if server is not None]
-        request = CopyChunk(handle, version, places)
-        copied: list[int] = []
-        outcomes = await self._links.call_all(targets, request, COPY_TIMEOUT_MS)
-        for server in targets:
-            outcome = outcomes[server]
-            if isinstance(outcome, TideError):
-                log.warning(
-                    "copying %s to chunkserver %s failed: %s",
-                    _name(handle),
-                    server_name(ServerId(server)),
-                    outcome,
-                )
-                continue
-            self._servers.drops(server, handle)
-            self._servers.holds(server, handle, Replica(version, clean=True))
-            copied.append(server)
-        return copied
+        return await self.replicas.copy(request.handle, request.version, sources, targets)
 
     def _too_few(self, handle: int, count: int) -> TideError:
         return TideError(
             Code.UNAVAILABLE,
-            f"{count} copies of {_name(handle)} can be written at the moment, a write needs"
+            f"{count} copies of {name_of(handle)} can be written at the moment, a write needs"
             f" {self.minimum}",
         )
 
@@ -446,7 +356,3 @@ class Grants:
 def candidate_of(server: Chunkserver) -> Candidate:
     """A chunkserver as placement sees it."""
     return Candidate(server.server, server.place.host, server.total_bytes, server.free_bytes)
-
-
-def _name(handle: int) -> str:
-    return f"chunk {handle:016x}"

@@ -85,7 +85,11 @@ class LmdbKeyValue:
         self._env.copyfd(descriptor, compact=True)
 
     def close(self) -> None:
-        """Drop what is not committed."""
+        """Drop what is not committed. To be called, by the thread that opened it.
+
+        Left to the garbage collector, which may run in any thread, LMDB's lock is unmapped while
+        the thread that writes still has it in its list, and the process dies at its next unlock.
+        """
         self._transaction.abort()
         self._env.close()
 

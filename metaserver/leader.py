@@ -225,7 +225,7 @@ class Leader:
         reservation = self.reservations.of(chunk.handle)
         if reservation is not None:
             told = reservation.servers or [server.server for server in self.servers.up()]
-            self.grants.verify(chunk.handle, chunk.version, told)
+            self.grants.replicas.verify(chunk.handle, chunk.version, told)
         self.reservations.drop(chunk.handle)
         self.grants.made(chunk.handle)
 

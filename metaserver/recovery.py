@@ -37,35 +37,45 @@ async def recover(
     """
     checkpoints = Checkpoints(disk, cluster)
     found = await checkpoints.found()
-    newest_index = found[0].manifest.index if found else 0
     store = await stores.open_trusted()
-    applied_index = State(store.kv).totals.applied_index if store else newest_index
-    oplog = await Log.open(disk, cluster, applied_index=applied_index, segment_bytes=segment_bytes)
-    if store is not None and applied_index + 1 < oplog.first_index:
-        log.warning(
-            "the working copy ends at %d and the log begins at %d: taking a checkpoint instead",
-            applied_index,
-            oplog.first_index,
+    try:
+        newest_index = found[0].manifest.index if found else 0
+        applied_index = State(store.kv).totals.applied_index if store else newest_index
+        oplog = await Log.open(
+            disk, cluster, applied_index=applied_index, segment_bytes=segment_bytes
         )
-        store.close()
-        store = None
-    if store is None:
-        store = await _restore(stores, checkpoints, found, oplog)
-    state = State(store.kv)
-    if state.totals.applied_index > oplog.last_index:
+        if store is not None and applied_index + 1 < oplog.first_index:
+            log.warning(
+                "the working copy ends at %d and the log begins at %d: taking a checkpoint",
+                applied_index,
+                oplog.first_index,
+            )
+            store.close()
+            store = None
+        if store is None:
+            store = await _restore(stores, checkpoints, found, oplog)
+        state = State(store.kv)
+        _check_reach(state, oplog)
+    except BaseException:
+        if store is not None:
+            store.close()
+        raise
+    return Recovered(oplog, store, state, checkpoints, newest_index)
+
+
+def _check_reach(state: State, oplog: Log) -> None:
+    """The state must not know more than the log."""
+    applied_index = state.totals.applied_index
+    if applied_index > oplog.last_index:
         raise TideError(
             Code.CORRUPT,
-            f"the state has applied the log up to {state.totals.applied_index}, but the log ends "
-            f"at {oplog.last_index}: records that were acknowledged are missing from the log "
-            "folder. Restore it from a copy; nothing was changed",
+            f"the state has applied the log up to {applied_index}, but the log ends at"
+            f" {oplog.last_index}: records that were acknowledged are missing from the log folder."
+            " Restore it from a copy; nothing was changed",
         )
     log.info(
-        "recovered: state at %d, log %d to %d",
-        state.totals.applied_index,
-        oplog.first_index,
-        oplog.last_index,
+        "recovered: state at %d, log %d to %d", applied_index, oplog.first_index, oplog.last_index
     )
-    return Recovered(oplog, store, state, checkpoints, newest_index)
 
 
 async def _restore(

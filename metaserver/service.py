@@ -52,6 +52,7 @@ class Service:
         self._layouts = Layouts(state, leader)
         self._journal = Journal()
         self._session_of: dict[Peer, int] = {}
+        self._peer_of: dict[int, Peer] = {}
         self._others: dict[type[Request[Any]], Callable[[Any, Asker], Answer | Awaitable[Answer]]]
         self._others = {
             meta.Open: self._open,
@@ -93,7 +94,9 @@ class Service:
     async def watch(self, peer: Peer) -> None:
         """Until a connection ends; then take note that it did."""
         await peer.wait_closed()
-        self._session_of.pop(peer, None)
+        session = self._session_of.pop(peer, 0)
+        if self._peer_of.get(session) is peer:
+            del self._peer_of[session]
         server = peer.remote.server
         if peer.remote.role == CHUNKSERVER and self._leader.links.drop(server, peer):
             log.warning("chunkserver %016x is down", server)
@@ -160,7 +163,7 @@ class Service:
 
     def _session(self, asker: Asker) -> int:
         """The session that a request is made in."""
-        session = asker.mutation.session if asker.mutation else self._session_of.get(asker.peer, 0)
+        session = self._session_of.get(asker.peer, 0)
         if not session:
             raise TideError(Code.INVALID, "open or resume a session on this connection first")
         self._check_alive(session)
@@ -179,16 +182,22 @@ class Service:
         opened = await self._driver.perform(entry)
         assert isinstance(opened, meta.SessionOpened)
         self._leader.heard_of(opened.session)
-        # A new session, even one opened for the second time, has nothing yet.
-        self._leader.resume(opened.session, (), ())
         self._bind(asker.peer, opened.session)
         return Answer(
             meta.SessionOpened(opened.session, self._leader.leases.lease_ms, SESSION_SLOTS)
         )
 
     def _bind(self, peer: Peer, session: int) -> None:
+        """The session is used on this connection from now on, and on no other one.
+
+        What is still under way on the one before must not undo what the session says now.
+        """
+        before = self._peer_of.get(session)
+        if before is not None and before is not peer:
+            before.close("its session goes on on another connection")
         if not peer.closed:
             self._session_of[peer] = session
+            self._peer_of[session] = peer
 
     def _resume_session(self, request: meta.ResumeSession, asker: Asker) -> Answer:
         self._check_alive(request.session)

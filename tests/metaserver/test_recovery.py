@@ -42,6 +42,8 @@ class BootDisk(RealDisk):
 class Server:
     """A driver over a folder, in memory or on a real disk."""
 
+    started: "list[Server]" = []  # noqa: RUF012 - emptied after each test
+
     def __init__(self, disk, stores, every=1_000_000):
         self.disk, self.stores, self.every = disk, stores, every
         self.recovered: Recovered
@@ -52,15 +54,28 @@ class Server:
             self.disk, self.stores, CLUSTER, segment_bytes=16 * 1024
         )
         before = HardState(found.oplog.last_term, 1)
+        self.started.append(self)
         self.replayed = found.oplog.last_index - found.state.totals.applied_index
         core = SoleCore(1, before, found.oplog.last_index, found.state.totals.applied_index)
         self.driver = Driver(core, found.oplog, found.store, found.state, self.disk, Clock())
         await self.driver.catch_up()
         self.upkeep = Upkeep(found, self.driver, self.every)
-        nursery.start_soon(self.driver.run)
+        self._scope = trio.CancelScope()
+        nursery.start_soon(self._run)
         if not found.state.totals.cluster:
             await self.driver.perform(FormatCluster(CLUSTER, 1, 0o755, 0, 0))
         return self
+
+    async def _run(self):
+        with self._scope:
+            await self.driver.run()
+
+    def stop(self):
+        """Give the working copy back: the next process, or the next life, opens it."""
+        if self in self.started:
+            self.started.remove(self)
+            self._scope.cancel()
+            self.recovered.store.close()
 
     @property
     def state(self):
@@ -73,6 +88,13 @@ class Server:
     def names(self):
         entries = self.state.listing(1, 0, 1_000).entries
         return {entry.name.decode() for entry in entries}
+
+
+@pytest.fixture(autouse=True)
+def stop_all():
+    yield
+    for server in list(Server.started):
+        server.stop()
 
 
 def on_disk(folder, boot="first") -> Server:
@@ -202,7 +224,7 @@ async def test_the_working_copy_survives_the_process(nursery, tmp_path):
     await server.fill("a", 30)
     server.driver.commit()
     await server.fill("b", 5)
-    server.recovered.store.close()
+    server.stop()
     again = await on_disk(tmp_path).start(nursery)
     assert again.replayed == 5
     assert len(again.names()) == 35
@@ -213,7 +235,7 @@ async def test_after_a_restart_of_the_machine_the_log_is_replayed(nursery, tmp_p
     await server.fill("a", 30)
     server.driver.commit()
     digest = server.state.digest()
-    server.recovered.store.close()
+    server.stop()
     again = await on_disk(tmp_path, boot="second").start(nursery)
     assert again.replayed == 31
     assert again.state.digest() == digest
@@ -226,7 +248,7 @@ async def test_after_a_restart_of_the_machine_the_checkpoint_is_taken(nursery, t
     await server.fill("b", 5)
     server.driver.commit()
     digest = server.state.digest()
-    server.recovered.store.close()
+    server.stop()
     # The working copy is what a crash of the machine may have left: anything.
     database = tmp_path / "working" / "database" / "data.mdb"
     database.write_bytes(bytes(database.stat().st_size))
@@ -242,7 +264,7 @@ async def test_a_checkpoint_is_made_while_the_server_works(nursery, tmp_path):
         both.start_soon(server.upkeep.make_checkpoint)
         both.start_soon(server.fill, "b", 200)
     digest = server.state.digest()
-    server.recovered.store.close()
+    server.stop()
     again = await on_disk(tmp_path, boot="second").start(nursery)
     assert again.state.digest() == digest
     assert 0 < again.replayed <= 200
@@ -252,7 +274,7 @@ async def test_a_working_copy_that_cannot_be_opened_is_made_anew(nursery, tmp_pa
     server = await on_disk(tmp_path).start(nursery)
     await server.fill("a", 30)
     server.driver.commit()
-    server.recovered.store.close()
+    server.stop()
     (tmp_path / "working" / "database" / "data.mdb").write_bytes(b"nonsense" * 2000)
     again = await on_disk(tmp_path).start(nursery)
     assert len(again.names()) == 30
@@ -263,7 +285,7 @@ async def test_a_working_copy_ahead_of_the_log_is_refused(nursery, tmp_path):
     server = await on_disk(tmp_path).start(nursery)
     await server.fill("a", 30)
     server.driver.commit()
-    server.recovered.store.close()
+    server.stop()
     for path in (tmp_path / "log").iterdir():
         path.unlink()
     with pytest.raises(TideError, match="missing from the log"):
