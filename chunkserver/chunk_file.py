@@ -88,6 +88,7 @@ class Chunk:
         self.users = 0  # tasks that await something with this state in hand
         self.gone = False
         self.suspect = False
+        self.lost = 0  # newest version before this one at which a crash may have taken bytes
         self.closed = False  # to writes, while a new version is being taken
         self.failure: TideError | None = None  # a sync failed: what is in the file is not known
         self.new = False  # its name, or its header, may not be on stable storage
@@ -146,8 +147,26 @@ class Chunk:
         for block in self.fresh:
             sums[block] = 0
         return Header(
-            self.handle, self.version, sequence, self.floor, not self.fresh, self.suspect, sums
+            self.handle,
+            self.version,
+            sequence,
+            self.floor,
+            self.lost,
+            clean=not self.fresh,
+            suspect=self.suspect,
+            sums=sums,
         )
+
+    def check_kept(self, since: int) -> None:
+        """OUT_OF_ORDER when bytes that were written from version ``since`` on (0: do not ask) may
+        have gone in a crash of the machine."""
+        lost = self.version if self.suspect else self.lost
+        if 0 < since <= lost:
+            raise TideError(
+                Code.OUT_OF_ORDER,
+                f"chunk {self.handle:016x}: the machine crashed at version {lost:x}, before all"
+                f" that was written since {since:x} was synced",
+            )
 
     @property
     def idle(self) -> bool:

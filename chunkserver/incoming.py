@@ -95,7 +95,7 @@ class IncomingChunk:
         """From the floor in the header on, the journal knows nothing of this chunk."""
         floor = self._upkeep.journal.last
         header = Header(
-            self._handle, self._version, floor, floor, clean=True, suspect=False, sums=self._sums
+            self._handle, self._version, floor, floor, 0, clean=True, suspect=False, sums=self._sums
         )
         self._file.write(0, [header.pack()])
         await self._file.sync()

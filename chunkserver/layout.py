@@ -25,7 +25,7 @@ DAMAGED = "damaged"
 ZEROS = memoryview(bytes(BLOCK_BYTES))
 
 _MAGIC = b"TFchunk1"
-_HEADER = struct.Struct("<8s4Q2IQ")
+_HEADER = struct.Struct("<8s5Q2IQ")
 HEADER_MAX_BYTES = _HEADER.size + 8 * BLOCKS_PER_CHUNK
 assert HEADER_MAX_BYTES <= DATA_START
 
@@ -96,13 +96,15 @@ class Header(NamedTuple):
     It is true of the moment at which the journal record ``sequence`` was appended, and holds the
     checksums of synced blocks only. All records up to ``floor`` were on stable storage in the file
     already. ``clean``: no block was un-synced. ``suspect``: the machine crashed while some were,
-    and nobody has granted a version since.
+    and nobody has granted a version since. ``lost``: the newest version at which that happened to
+    an earlier grant, 0: none.
     """
 
     handle: ChunkHandle
     version: ChunkVersion
     sequence: int
     floor: int
+    lost: int
     clean: bool
     suspect: bool
     sums: "array[int]"  # by block; 0: none, it reads as zeros
@@ -110,7 +112,7 @@ class Header(NamedTuple):
     def pack(self) -> bytes:
         """The bytes of the header."""
         flags = self.clean * _CLEAN | self.suspect * _SUSPECT
-        fields = (_MAGIC, self.handle, self.version, self.sequence, self.floor)
+        fields = (_MAGIC, self.handle, self.version, self.sequence, self.floor, self.lost)
         table = struct.pack(f"<{len(self.sums)}Q", *self.sums)
         unsealed = _HEADER.pack(*fields, flags, len(self.sums), 0)
         return _HEADER.pack(*fields, flags, len(self.sums), checksum_of((unsealed, table))) + table
@@ -120,12 +122,12 @@ def unpack_header(data: Buffer) -> Header | None:
     """The header at the beginning of ``data``; None when there is no valid one."""
     if len(data) < _HEADER.size:
         return None
-    magic, handle, version, sequence, floor, flags, count, seal = _HEADER.unpack_from(data)
+    magic, handle, version, sequence, floor, lost, flags, count, seal = _HEADER.unpack_from(data)
     end = _HEADER.size + 8 * count
     if magic != _MAGIC or count > BLOCKS_PER_CHUNK or end > len(data):
         return None
     table = memoryview(data)[_HEADER.size : end]
-    unsealed = _HEADER.pack(magic, handle, version, sequence, floor, flags, count, 0)
+    unsealed = _HEADER.pack(magic, handle, version, sequence, floor, lost, flags, count, 0)
     if checksum_of((unsealed, table)) != seal:
         return None
     return Header(
@@ -133,6 +135,7 @@ def unpack_header(data: Buffer) -> Header | None:
         ChunkVersion(version),
         sequence,
         floor,
+        lost,
         clean=bool(flags & _CLEAN),
         suspect=bool(flags & _SUSPECT),
         sums=array("Q", struct.unpack(f"<{count}Q", table)),

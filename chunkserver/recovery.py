@@ -169,6 +169,7 @@ async def _redo(
         await _check_anew(chunk, file, rebuilt)
     finally:
         file.close()
+    chunk.lost = rebuilt.lost
     chunk.suspect = rebuilt.suspect or (crashed and rebuilt.dirty)
     chunk.new = True
     chunk.marked = 0

@@ -152,6 +152,7 @@ class Rebuilt(NamedTuple):
     """
 
     version: ChunkVersion
+    lost: int
     suspect: bool
     sums: "array[int]"
     actions: list[Put | Cut]
@@ -201,7 +202,7 @@ def _newest_header(
         elif record.kind is Kind.CREATE:
             version = ChunkVersion(read_number(record.body))
             at = record.sequence
-            found = Header(handle, version, at, at, clean=False, suspect=False, sums=array("Q"))
+            found = Header(handle, version, at, at, 0, clean=False, suspect=False, sums=array("Q"))
         if found is not None and (newest is None or found.sequence > newest.sequence):
             newest = found
     return newest
@@ -213,6 +214,7 @@ class _Rebuilding:
     def __init__(self, base: Header) -> None:
         self._base = base
         self._version = base.version
+        self._lost = base.lost
         self._suspect = base.suspect
         self._sums = array("Q", base.sums)
         self._actions: list[Put | Cut] = []
@@ -243,6 +245,8 @@ class _Rebuilding:
         if cut >= 0:
             self._actions.append(Cut(cut))
         if news:
+            if self._suspect:
+                self._lost = self._version
             self._version = ChunkVersion(version)
             self._suspect = False
         if news and cut >= 0:
@@ -263,6 +267,7 @@ class _Rebuilding:
     def outcome(self) -> Rebuilt:
         return Rebuilt(
             self._version,
+            self._lost,
             self._suspect,
             self._sums,
             self._actions,

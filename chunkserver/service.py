@@ -104,7 +104,7 @@ class Service:
         request = incoming.request
         assert isinstance(request, SyncChunk)
         self._recent_version(request.handle, request.version)
-        await self._store.sync(request.handle)
+        await self._store.sync(request.handle, request.since)
         incoming.reply(Done())
 
     def _recent_version(self, handle: int, version_min: int) -> ChunkVersion:

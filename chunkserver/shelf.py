@@ -165,6 +165,7 @@ def _from_header(handle: ChunkHandle, file: File, header: Header | None) -> Chun
     if header is None or header.handle != handle:
         raise TideError(Code.CORRUPT, f"chunk {handle:016x}: the header of its file is damaged")
     chunk = Chunk(handle, header.version, header.sums)
+    chunk.lost = header.lost
     chunk.suspect = header.suspect
     chunk.measure(file)
     chunk.floor = header.sequence

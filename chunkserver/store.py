@@ -277,9 +277,13 @@ class Store:
 
     # --- durability ----------------------------------------------------------------------------
 
-    async def sync(self, handle: int) -> None:
-        """Everything written to the chunk before is on stable storage when this returns."""
+    async def sync(self, handle: int, since: int = 0) -> None:
+        """Everything written to the chunk before is on stable storage when this returns.
+
+        OUT_OF_ORDER when a crash may have taken bytes that were written from version ``since`` on.
+        """
         with await self.shelf.need(handle) as chunk:
+            chunk.check_kept(since)
             try:
                 await self.upkeep.sync(chunk)
             except TideError as error:
@@ -325,6 +329,8 @@ class Store:
     def _note_version(self, chunk: Chunk, version: Version) -> None:
         body = version_body(version)
         chunk.noted(self.journal.append(Kind.VERSION, chunk.handle, [body]))
+        if chunk.suspect:
+            chunk.lost = chunk.version
         chunk.version = ChunkVersion(version.version)
         chunk.suspect = False
         self.shelf.update(chunk)

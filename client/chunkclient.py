@@ -148,9 +148,9 @@ class ChunkClient:
         ):
             raise error
 
-    async def sync(self, place: ChunkPlace) -> None:
+    async def sync(self, place: ChunkPlace, since: int) -> None:
         """What was written is on stable storage on every replica."""
-        request = SyncChunk(place.handle, place.version)
+        request = SyncChunk(place.handle, place.version, since)
         failures: dict[int, TideError] = {}
 
         async def sync_one(replica: ServerPlace) -> None:
@@ -168,6 +168,9 @@ class ChunkClient:
         if failures:
             for error in failures.values():
                 self._refuse_if_final(place, error)
+            lost = [error for error in failures.values() if error.code is Code.OUT_OF_ORDER]
+            if len(lost) == len(place.replicas):
+                raise lost[0]
             await self._report(place, "sync", failures)
 
     async def _report(self, place: ChunkPlace, what: str, failures: dict[int, TideError]) -> None:

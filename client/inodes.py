@@ -44,6 +44,16 @@ class Written(NamedTuple):
     version: int  # the oldest one at which such bytes were written
 
 
+class Unsynced(NamedTuple):
+    """A chunk with bytes that may be in page caches only."""
+
+    place: ChunkPlace
+    since: int
+    """The oldest version at which we wrote such bytes, 0: others did."""
+    committed: bool
+    """Whether a Commit has named some of them: then they are not kept here any more."""
+
+
 class Reservation(NamedTuple):
     """A fresh chunk that is not part of the file yet."""
 
@@ -83,7 +93,7 @@ class File:
         self.layout = FileLayout()
         self.written: dict[int, Written] = {}
         self.reserved: dict[int, Reservation] = {}
-        self.unsynced: dict[int, ChunkPlace] = {}
+        self.unsynced: dict[int, Unsynced] = {}
         self.sync_all = attributes.size > 0
         """Chunks may have been written by somebody else, or by us before we forgot."""
         self.pushes = trio.lowlevel.ParkingLot()

@@ -6,7 +6,7 @@ from ..fs.errors import Code, TideError
 from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES, PUSHES_IN_FLIGHT_MAX
 from ..fs.messages.meta import GetContent, GetLayout, Layout
 from ..fs.messages.places import ChunkPlace
-from .inodes import File, Reservation, Written
+from .inodes import File, Reservation, Unsynced, Written
 from .intervals import FOREVER
 from .layouts import PLACEMENT_ERRORS, Slot, question
 from .patience import Patience
@@ -83,10 +83,14 @@ class Pusher:
             file.inline_base = file.version
 
     async def sync(self, file: File) -> None:
-        """All chunks that were written since the last sync are on stable storage."""
+        """All chunks that were written since the last sync are on stable storage.
+
+        DEVICE_ERROR, once, when a crash of all replicas may have taken bytes of ours that are not
+        here any more, because they were committed before.
+        """
         if file.sync_all and file.inline is not True:
             for place in await self._all_places(file):
-                file.unsynced.setdefault(place.index, place)
+                file.unsynced.setdefault(place.index, Unsynced(place, 0, committed=True))
         file.sync_all = False
         patience = Patience(self._shell.clock, self._shell.patience_ms)
         while file.unsynced:
@@ -94,8 +98,8 @@ class Pusher:
             syncing, file.unsynced = file.unsynced, {}
             limit = trio.Semaphore(PUSHES_IN_FLIGHT_MAX)
             async with trio.open_nursery() as nursery:
-                for place in syncing.values():
-                    nursery.start_soon(self._sync, file, place, limit, failures)
+                for unsynced in syncing.values():
+                    nursery.start_soon(self._sync, file, unsynced, limit, failures)
             for error in failures:
                 if error.code not in PLACEMENT_ERRORS:
                     raise error
@@ -103,14 +107,18 @@ class Pusher:
                 await patience.wait(failures[0])
 
     async def _sync(
-        self, file: File, place: ChunkPlace, limit: trio.Semaphore, failures: list[TideError]
+        self, file: File, unsynced: Unsynced, limit: trio.Semaphore, failures: list[TideError]
     ) -> None:
+        place = unsynced.place
         async with limit:
             try:
-                await self._shell.chunks.sync(place)
+                await self._shell.chunks.sync(place, unsynced.since)
                 return
             except TideError as error:
                 failures.append(error)
+            if failures[-1].code is Code.OUT_OF_ORDER:
+                self._all_lost(file, unsynced, failures)
+                return
             try:
                 # What is committed is on the other replicas; the rest is pushed again.
                 slot = file.layout.writable(place.index)
@@ -125,7 +133,19 @@ class Pusher:
                     return  # it is not part of the file: nothing is left to be synced
             except TideError as error:
                 failures.append(error)
-            file.unsynced.setdefault(place.index, place)
+            file.unsynced.setdefault(place.index, unsynced._replace(place=place))
+
+    def _all_lost(self, file: File, unsynced: Unsynced, failures: list[TideError]) -> None:
+        """What was not committed is pushed again; the rest is gone, which is told once."""
+        index = unsynced.place.index
+        slot = file.layout.writable(index)
+        if slot is not None:
+            self._lose(file, slot)
+        else:
+            self._redo(file, index)
+        if unsynced.committed:
+            detail = f"all servers lost power before it was synced ({failures[-1].detail})"
+            failures[-1] = TideError(Code.DEVICE_ERROR, detail)
 
     def redo_all(self, file: File) -> None:
         """Nothing that was pushed and not committed counts: the session was lost."""
@@ -224,7 +244,11 @@ class Pusher:
         before = file.written.get(place.index)
         version = place.version if before is None else min(before.version, place.version)
         file.written[place.index] = Written(place.handle, version)
-        file.unsynced[place.index] = place
+        known = file.unsynced.get(place.index)
+        if known is None or known.place.handle != place.handle:
+            known = Unsynced(place, place.version, committed=False)
+        since = known.since or place.version
+        file.unsynced[place.index] = Unsynced(place, since, known.committed)
 
     def _lose(self, file: File, slot: Slot) -> None:
         """A replica failed: ask for a new layout, and push what is not committed again."""

@@ -79,9 +79,11 @@ class ChunkServers(Protocol):
         """
         ...
 
-    async def sync(self, place: ChunkPlace) -> None:
+    async def sync(self, place: ChunkPlace, since: int) -> None:
         """What was written to the chunk is on stable storage on every replica of ``place``.
 
-        REPLICA_FAILED after the failure was reported to the metaserver.
+        ``since``: the version at which the oldest of it was written, 0: nothing of ours was.
+        OUT_OF_ORDER when every replica crashed since then and may have lost some of it.
+        REPLICA_FAILED, for other failures, after they were reported to the metaserver.
         """
         ...

@@ -220,8 +220,8 @@ class Writer:
                 file.layout.forget()
                 file.cut(request.size)
                 file.unsynced = {
-                    index: place
-                    for index, place in file.unsynced.items()
+                    index: unsynced
+                    for index, unsynced in file.unsynced.items()
                     if index * CHUNK_BYTES < request.size
                 }
                 file.see_own(reply.attributes, base)

@@ -5,7 +5,7 @@ What is to be done is decided by ``repair.py`` and ``reclaim.py``; here it is do
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from itertools import islice
 
 import trio
@@ -13,7 +13,7 @@ import trio
 from .chunkservers import Chunkserver
 from .grants import candidate_of
 from .leader import Leader
-from .reclaim import Garbage, Reclaimer
+from .reclaim import Garbage, Known, Reclaimer
 from .records import ChunkRecord
 from .repair import CopyOrder, Need, need_of, next_copies
 from .status import Missing
@@ -168,21 +168,30 @@ class Caretaker:
         leader = self._leader
         if not leader.opens.settled:
             return
+        known = Known(
+            leader.servers,
+            leader.state.chunk,
+            leader.reservations.__contains__,
+            self._in_use,
+            leader.grants.wanted,
+        )
         for server in leader.servers.up():
             handles = list(server.replicas)
             for start in range(0, len(handles), LOOKED_AT_ONCE):
-                garbage = self._reclaimer.garbage_on(
-                    server,
-                    handles[start : start + LOOKED_AT_ONCE],
-                    leader.servers,
-                    leader.state.chunk,
-                    leader.reservations.__contains__,
-                    leader.grants.wanted,
-                    leader.now_ns(),
-                )
+                some = handles[start : start + LOOKED_AT_ONCE]
+                garbage = self._reclaimer.garbage_on(server, some, known, leader.now_ns())
                 if garbage:
                     self._delete(server, garbage)
                 await trio.lowlevel.checkpoint()
+
+    def _in_use(self, handle: int) -> Collection[int]:
+        """Servers whose copy must stay: a grant names it, or a grant or copy is being made."""
+        grant = self._leader.grants.known(handle)
+        if grant is not None:
+            return grant.servers
+        if self._leader.grants.is_busy(handle):
+            return [holder.server for holder in self._leader.servers.holders(handle)]
+        return ()
 
     def _delete(self, server: Chunkserver, garbage: list[Garbage]) -> None:
         log.info("%d replicas on %016x are garbage", len(garbage), server.server)

@@ -186,12 +186,13 @@ class Chunkservers:
         clean = [server for server in whole if server.replicas[handle].clean]
         return clean or whole or current
 
-    def copies(self, handle: int, version_min: int) -> int:
-        """How many clean, undamaged copies as new as that are up."""
-        return sum(
-            server.connected
+    def whole(self, handle: int, version_min: int) -> list[Chunkserver]:
+        """Up, with a clean, undamaged copy that is as new, by server id."""
+        return [
+            server
+            for server in self.holders(handle)
+            if server.connected
             and handle not in server.damaged
             and server.replicas[handle].version >= version_min
             and server.replicas[handle].clean
-            for server in self.holders(handle)
-        )
+        ]

@@ -87,6 +87,10 @@ class Grants:
         """The grant that is good as it is, or None when a new one must be made."""
         return None if handle in self._busy else self._valid(handle)
 
+    def is_busy(self, handle: int) -> bool:
+        """Whether a grant or a copy of it is being made."""
+        return handle in self._busy
+
     def _valid(self, handle: int) -> Grant | None:
         grant = self._grants.get(handle)
         if grant is None:

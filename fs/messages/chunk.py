@@ -56,10 +56,16 @@ class WriteChunk(Request[Written]):
 @method(0x0203)
 class SyncChunk(Request[Done]):
     """On this replica, everything written to the chunk so far is on stable storage when this
-    returns. The client asks each replica."""
+    returns. The client asks each replica.
+
+    ``since`` is the version at which the oldest of the bytes in question were written (0: none in
+    particular). OUT_OF_ORDER when the machine crashed since then and may have lost some of them:
+    what NFSv3's write verifier is for (RFC 1813 section 3.3.21).
+    """
 
     handle: int
     version: int
+    since: int = 0
 
 
 # --- metaserver to chunkserver -----------------------------------------------------------------

@@ -71,7 +71,7 @@ def test_names_and_handles(handle):
 
 @given(U64, U64, U64, st.booleans(), st.lists(U64, max_size=BLOCKS_PER_CHUNK))
 def test_a_header_is_read_back_and_any_flipped_bit_is_seen(handle, version, at, clean, sums):
-    header = Header(handle, version, at, at // 2, clean, not clean, array("Q", sums))
+    header = Header(handle, version, at, at // 2, version, clean, not clean, array("Q", sums))
     packed = header.pack()
     assert unpack_header(packed.ljust(HEADER_MAX_BYTES, b"\0")) == header
     for bit in range(0, len(packed) * 8, 61):

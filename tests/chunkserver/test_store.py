@@ -311,6 +311,25 @@ async def test_a_chunk_whose_first_write_was_acknowledged_is_there_after_a_power
         assert [report.handle for report in store.reports()] == [5]
 
 
+async def test_a_sync_knows_whether_bytes_may_have_gone_since_they_were_written():
+    """Also after the next grant, and after the restarts that follow it."""
+    bench = Bench()
+    await bench.format()
+    async with bench.store("crash") as store:
+        store.create(5, 1)
+        await store.wait_synced(write(store, 5, 0, b"x" * BLOCK))
+    async with bench.store("kill") as store:
+        await store.sync(5)
+        assert await refused_later(store.sync(5, 1)) is Code.OUT_OF_ORDER
+        await store.set_version(5, 1, 3, -1)
+        assert await refused_later(store.sync(5, 1)) is Code.OUT_OF_ORDER
+        await store.sync(5, 3)
+    for _ in range(2):
+        async with bench.store("stop") as store:
+            assert await refused_later(store.sync(5, 1)) is Code.OUT_OF_ORDER
+            await store.sync(5, 2)
+
+
 # --- full disks, failing disks -------------------------------------------------------------------
 
 

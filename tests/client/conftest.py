@@ -52,6 +52,7 @@ class Chunk:
         self.version = version
         self.data = bytearray()
         self.synced = b""
+        self.lost = 0
 
 
 class Weather:
@@ -162,6 +163,8 @@ class FakeCluster:
     def crash_machine(self):
         """The chunkserver's machine loses what was not synced, and no grant is good any more."""
         for chunk in self.chunks.values():
+            if chunk.data != chunk.synced:
+                chunk.lost = max(chunk.version, chunk.lost)
             chunk.data = bytearray(chunk.synced)
             chunk.version = 0
         self.granted.clear()
@@ -266,6 +269,8 @@ class FakeMeta:
             elif request.write:
                 handle = cluster.reserve(self.session, request.inode, index)
                 version = cluster.granted.setdefault(handle, cluster.next_version())
+                if handle in cluster.chunks:
+                    cluster.chunks[handle].version = version
                 places.append(ChunkPlace(index, handle, version, [cluster.place], True))
         return meta.Layout(cluster.state.attributes(request.inode), places)
 
@@ -348,7 +353,7 @@ class FakeChunks:
             self.in_flight -= 1
             del self.writing[key]
 
-    async def sync(self, place):
+    async def sync(self, place, since):
         cluster, weather = self.cluster, self.cluster.weather
         await weather.delay()
         if weather.sync_failures and (failure := weather.sync_failures.pop(0)) is not None:
@@ -356,6 +361,8 @@ class FakeChunks:
         chunk = cluster.chunks.get(place.handle)
         if chunk is None:
             raise TideError(Code.NO_CHUNK, f"chunk {place.handle}")
+        if 0 < since <= chunk.lost:
+            raise TideError(Code.OUT_OF_ORDER, f"chunk {place.handle}")
         if chunk.version < place.version:
             raise TideError(Code.STALE_VERSION, f"chunk {place.handle}")
         chunk.synced = bytes(chunk.data)

@@ -212,7 +212,7 @@ async def test_a_full_disk_with_no_elsewhere_is_final(autojump_clock):
             always(WriteChunk, TideError(Code.NO_SPACE, "full")),
             always(SyncChunk, TideError(Code.NO_SPACE, "full")),
         ]
-        for attempt in (c.client.write(c.place(), 0, [b"x"]), c.client.sync(c.place())):
+        for attempt in (c.client.write(c.place(), 0, [b"x"]), c.client.sync(c.place(), 3)):
             with pytest.raises(TideError) as failed:
                 await attempt
             assert failed.value.code is Code.NO_SPACE
@@ -241,14 +241,28 @@ async def test_a_busy_server_is_given_time(autojump_clock):
 
 async def test_a_sync_asks_every_replica_and_reports_all_that_failed(autojump_clock):
     async with cluster(3) as c:
-        await c.client.sync(c.place())
-        assert [server.of(SyncChunk) for server in c.servers] == [[SyncChunk(9, 3)]] * 3
+        await c.client.sync(c.place(), 2)
+        assert [server.of(SyncChunk) for server in c.servers] == [[SyncChunk(9, 3, 2)]] * 3
         c.servers[1].rules.append(always(SyncChunk, TideError(Code.DEVICE_ERROR, "disk")))
         c.servers[2].stop()
         with pytest.raises(TideError) as failed:
-            await c.client.sync(c.place())
+            await c.client.sync(c.place(), 2)
         assert failed.value.code is Code.REPLICA_FAILED
         assert c.reports.reports == [ReportFailure(9, 3, [0xABC01, 0xABC02])]
+
+
+async def test_a_sync_tells_when_every_replica_lost_bytes_and_only_then(autojump_clock):
+    async with cluster(2) as c:
+        lost = TideError(Code.OUT_OF_ORDER, "the machine crashed")
+        c.servers[0].rules.append(always(SyncChunk, lost))
+        with pytest.raises(TideError) as failed:
+            await c.client.sync(c.place(), 3)
+        assert failed.value.code is Code.REPLICA_FAILED
+        c.servers[1].rules.append(always(SyncChunk, lost))
+        with pytest.raises(TideError) as failed:
+            await c.client.sync(c.place(), 3)
+        assert failed.value.code is Code.OUT_OF_ORDER
+        assert c.reports.reports == [ReportFailure(9, 3, [0xABC00])]
 
 
 async def test_one_connection_for_many_callers_made_anew_when_broken(autojump_clock):

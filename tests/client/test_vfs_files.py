@@ -336,6 +336,39 @@ async def test_what_moves_out_of_the_inode_is_synced_first(autojump_clock, clust
         assert cluster.content(inode).startswith(b"small")
 
 
+async def test_fsync_tells_once_what_a_power_failure_of_all_servers_took(
+    autojump_clock, cluster, on
+):
+    """As NFSv3's write verifier does: committed bytes are not here any more to be sent again."""
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a" * 3 * MIB)
+        await mount.flush(handle)
+        cluster.crash_machine()
+        with pytest.raises(TideError) as caught:
+            await mount.fsync(handle, False)
+        assert caught.value.code is Code.DEVICE_ERROR
+        await mount.fsync(handle, False)
+        await mount.write(handle, 0, b"b" * 3 * MIB)
+        await mount.fsync(handle, False)
+        assert cluster.content(inode) == b"b" * 3 * MIB
+
+
+async def test_what_was_only_pushed_when_the_servers_lost_power_is_pushed_again(
+    autojump_clock, cluster, on
+):
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a" * 3 * MIB)
+        await trio.sleep(1)
+        assert cluster.writes
+        cluster.crash_machine()
+        await mount.fsync(handle, False)
+        assert cluster.content(inode) == b"a" * 3 * MIB
+        cluster.crash_machine()
+        assert cluster.content(inode) == b"a" * 3 * MIB
+
+
 async def test_fsync_of_a_file_that_others_wrote(autojump_clock, cluster, on):
     async with on("nfs", "nfs") as (first, second):
         inode, handle = await new_file(first)

@@ -12,7 +12,7 @@ from tidefs.metaserver.handles import HandleSupply, VersionCounter
 from tidefs.metaserver.leases import Leases
 from tidefs.metaserver.opens import OpenFiles
 from tidefs.metaserver.placement import Candidate, place
-from tidefs.metaserver.reclaim import Garbage, Reclaimer
+from tidefs.metaserver.reclaim import Garbage, Known, Reclaimer
 from tidefs.metaserver.records import ChunkRecord
 from tidefs.metaserver.repair import CopyOrder, need_of, next_copies
 from tidefs.metaserver.reservations import Reservations
@@ -200,7 +200,7 @@ def test_the_best_copies_that_are_up_are_good():
     assert [s.server for s in servers.good(10, 5)] == [3]
     servers.disconnected(3, 50)
     assert [s.server for s in servers.good(10, 5)] == [1], "most of its blocks are right"
-    assert servers.copies(10, 5) == 0
+    assert servers.whole(10, 5) == []
 
 
 def test_who_says_nothing_is_silent():
@@ -281,15 +281,16 @@ def test_a_useless_copy_is_replaced_when_there_is_no_other_place():
 # --- garbage -------------------------------------------------------------------------------------
 
 
+def known_of(servers, record=None, *, reserved=False, granted=(), wanted=3):
+    return Known(servers, lambda h: record, lambda h: reserved, lambda h: granted, wanted)
+
+
 def test_what_nobody_knows_is_garbage_after_a_while():
     servers = holding({1: 5})
     reclaimer = Reclaimer(grace_ns=100)
 
     def garbage(now, *, reserved=False):
-        server = servers.get(1)
-        return reclaimer.garbage_on(
-            server, [10], servers, lambda h: None, lambda h: reserved, 3, now
-        )
+        return reclaimer.garbage_on(servers.get(1), [10], known_of(servers, reserved=reserved), now)
 
     assert garbage(0) == []
     assert garbage(99) == []
@@ -298,14 +299,28 @@ def test_what_nobody_knows_is_garbage_after_a_while():
     assert garbage(250) == [Garbage(10, 5)]
 
 
-def test_a_stale_copy_is_garbage_when_there_are_enough_others():
-    servers = holding({1: 4, 2: 5, 3: 5})
-    record = ChunkRecord(1, 0, 5, -1, 0)
+RECORD = ChunkRecord(1, 0, 5, -1, 0)
 
-    def garbage(wanted):
-        return Reclaimer(0).garbage_on(
-            servers.get(1), [10], servers, lambda h: record, lambda h: False, wanted, 0
-        )
 
-    assert garbage(3) == []
-    assert garbage(2) == [Garbage(10, 4)]
+def garbage_of(servers, **options):
+    """The servers that may delete their copy."""
+    known = known_of(servers, RECORD, **options)
+    return [
+        server.server for server in servers.up() if Reclaimer(0).garbage_on(server, [10], known, 0)
+    ]
+
+
+def test_copies_of_no_use_are_garbage_when_there_are_enough_others():
+    servers = holding({1: 4, 2: 5, 3: 5, 4: 5})
+    servers.damaged(4, 10, Damage(5, 0))
+    assert garbage_of(servers, wanted=3) == []
+    assert garbage_of(servers, wanted=2) == [1, 4]
+
+
+def test_of_too_many_copies_the_one_on_the_fullest_server_goes():
+    servers = holding({1: 5, 2: 5, 3: 5, 4: 5})
+    servers.heartbeat(3, 20 * GIB, 1 * GIB, 0)
+    assert garbage_of(servers, wanted=4) == []
+    assert garbage_of(servers, wanted=2) == [3]
+    assert garbage_of(servers, wanted=2, granted=(1, 3)) == [2]
+    assert garbage_of(servers, wanted=2, granted=(1, 2, 3, 4)) == []
