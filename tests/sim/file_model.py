@@ -97,8 +97,12 @@ class FileModel:
     # --- what the client does ------------------------------------------------------------------
 
     def write(self, offset: int, data: bytes) -> None:
+        end = offset + len(data)
         self.layers.append(Layer(offset, data))
-        self.size = max(self.size, offset + len(data))
+        self.size = max(self.size, end)
+        if self.sizes is not None:
+            grown = {(max(least, end), max(most, end)) for least, most in self.sizes}
+            self.sizes = self.sizes | grown
 
     def cut(self, size: int) -> None:
         """The size was set, and that was acknowledged: it is in the log."""
@@ -131,7 +135,7 @@ class FileModel:
         """A write, close or fsync ended with an error: nothing is known of what was not synced."""
         for layer in self._unsynced():
             layer.shaky = layer.lost = True
-        self.sizes = self._possible_sizes()
+        self.sizes = self._possible_sizes() | {(self.size, self.size)}
 
     def servers_lost_power(self, *, held_open: bool) -> None:
         """A machine with chunks crashed. ``held_open``: an fsync may still come."""

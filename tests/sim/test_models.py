@@ -157,3 +157,14 @@ def test_a_tree_answers_as_posix_does():
     assert [path for path, _ in tree.paths()] == [(b"d",)]
     assert file.links == 1
     assert tree.root.expected_links() == 2
+
+
+def test_after_a_failed_fsync_the_client_may_still_show_its_own_size():
+    for size in (4, 12, 14, 21):
+        file = file_with((0, b"data"))
+        file.published()
+        file.write(10, b"more")
+        file.failed()
+        file.write(20, b"x")
+        assert file.see_size(size) is None
+        assert file.size == size
