@@ -374,6 +374,21 @@ async def test_a_claimed_chunk_that_nobody_made_is_placed_anew(server):
     assert len(found.replicas) == 3
 
 
+async def test_an_outdated_copy_is_replaced_when_a_write_needs_it(tmp_path, nursery):
+    server = await Metaserver(tmp_path, nursery, replicas=2).start()
+    servers = await chunkservers(server, 2)
+    client = await server.client()
+    inode = await client.create("file")
+    (place,) = await client.layout(inode, write=True)
+    write(servers, place)
+    servers[0].chunks[place.handle] = FakeReplica(place.version - 1)
+    failed = meta.ReportFailure(place.handle, place.version, [servers[0].number])
+    await client.call(failed)
+    (found,) = await client.layout(inode, write=True)
+    assert len(found.replicas) == 2
+    assert any(isinstance(r, CopyChunk) for r in servers[0].asked)
+
+
 async def test_copies_of_an_earlier_grant_do_not_stand_in_the_way_of_a_fresh_chunk(server):
     """Its writer never got it committed; all servers missed the last grant."""
     servers = await chunkservers(server)
