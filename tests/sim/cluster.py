@@ -99,7 +99,7 @@ class Process:
     def no_disk(self) -> WatchedDisk:
         """For a process that keeps nothing: an empty one."""
         disk = CrashDisk(SimulatedRandomness(f"{self.cluster.seed} {self.host} disk"))
-        return WatchedDisk(disk, self.host, self.cluster.trace)
+        return WatchedDisk(disk, self.host, self.cluster.trace, self.cluster.postman)
 
     async def live(self, scope: trio.CancelScope, life: Callable[[], Awaitable[None]]) -> bool:
         """Run ``life`` to its end or to ``stop``; whether it came to its end."""
@@ -152,7 +152,9 @@ class Server(Process):
 
     def start(self) -> None:
         """Begin a new life on the same disk."""
-        self._watched = WatchedDisk(self.disk, self.host, self.cluster.trace, self._lie)
+        self._watched = WatchedDisk(
+            self.disk, self.host, self.cluster.trace, self.cluster.postman, self._lie
+        )
         ports, scope = self.begin(self._watched)
         self.cluster.nursery.start_soon(self._live, ports, scope)
 

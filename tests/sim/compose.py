@@ -147,7 +147,9 @@ async def check_state(cluster: Cluster, options: "Options") -> None:
     """What recovery makes of the metaserver's disk after a power failure must be consistent."""
     server = cluster.metaserver
     server.stop(machine=True)
-    ports, scope = server.begin(WatchedDisk(server.disk, server.host, cluster.trace))
+    ports, scope = server.begin(
+        WatchedDisk(server.disk, server.host, cluster.trace, cluster.postman)
+    )
 
     async def check_recovered() -> None:
         stores = MemoryStores(ports.disk)

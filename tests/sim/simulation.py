@@ -22,6 +22,7 @@ from .nemesis import FAULTS, Nemesis
 from .rivals import Rival
 from .trace import Trace
 from .user import User
+from .watched_disk import NEVER, Lie
 from .workload import Conditions, Taste, ViolationError, Worker
 
 SAFETY_MAX_S = 120.0
@@ -97,10 +98,16 @@ class Outcome:
         return "\n".join(text)
 
 
+def late_below(folders: str | tuple[str, ...], delay_s: float) -> Lie:
+    """Syncs of files in these folders are done so long after they returned."""
+    return lambda path: delay_s if path.startswith(folders) else 0.0
+
+
 MUTATIONS: dict[str, Lies] = {
-    "metaserver-sync": Lies(metaserver=lambda path: path.startswith("log/")),
-    "chunkserver-sync": Lies(chunkserver=lambda path: True),
-    "client-close": Lies(close_keeps_back=True),
+    "metaserver-replies-early": Lies(metaserver=late_below("log/", 0.02)),
+    "metaserver-never-syncs": Lies(metaserver=late_below("log/", NEVER)),
+    "chunkserver-replies-early": Lies(chunkserver=late_below(("journal/", "chunks/"), 2.0)),
+    "client-close-keeps-back": Lies(close_keeps_back=True),
 }
 """Broken acknowledgements, to see that the simulator sees them."""
 

@@ -16,7 +16,15 @@ SEEDS = "200"
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("mutation", ["metaserver-sync", "chunkserver-sync", "client-close"])
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        "metaserver-replies-early",
+        "metaserver-never-syncs",
+        "chunkserver-replies-early",
+        "client-close-keeps-back",
+    ],
+)
 def test_a_broken_acknowledgement_is_caught(mutation):
     command = [sys.executable, str(RUN), "--seeds", SEEDS, "--mutation", mutation]
     done = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -5,28 +5,33 @@ tasks still do while they unwind must not reach the disk: a killed process runs 
 """
 
 from collections.abc import Callable, Sequence
+from math import inf
 
 import trio
 from tidefs.fs.codec import Buffer
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.ports.disk import DiskSpace, File
 
-from .crash_disk import CrashDisk
+from .crash_disk import CrashDisk, CrashFile
+from .postman import Postman
 from .trace import Trace
 
-Lie = Callable[[str], bool]
-"""Whether a sync of this path does nothing and says it was done: for tests of the simulator."""
+Lie = Callable[[str], float]
+"""How many seconds after a sync of this path has returned it is really done (0: before): for tests
+of the simulator."""
+
+NEVER = inf
 
 
-def honest(_path: str) -> bool:
+def honest(_path: str) -> float:
     """No lies."""
-    return False
+    return 0.0
 
 
 class WatchedFile:
     """An open file of a ``WatchedDisk``."""
 
-    def __init__(self, disk: "WatchedDisk", path: str, file: File) -> None:
+    def __init__(self, disk: "WatchedDisk", path: str, file: CrashFile) -> None:
         self._disk = disk
         self._path = path
         self._file = file
@@ -47,12 +52,20 @@ class WatchedFile:
 
     async def sync(self) -> None:
         self._disk.check()
-        if self._disk.lie(self._path):
+        if (delay_s := self._disk.lie(self._path)) > 0:
+            if delay_s < NEVER:
+                self._disk.postman.after(delay_s, self._sync_late)
             await trio.lowlevel.checkpoint()
             return
         await self._file.sync()
         self._disk.check()
         self._disk.note(f"sync {self._path}")
+
+    def _sync_late(self) -> None:
+        if not self._disk.dead:
+            inode = self._file._inode
+            pages = {page: (write, inode.page(page)) for page, write in inode.dirty.items()}
+            inode.commit(len(inode.cache), pages)
 
     def size(self) -> int:
         self._disk.check()
@@ -74,7 +87,10 @@ class WatchedFile:
 class WatchedDisk:
     """The disk port of one life of one server."""
 
-    def __init__(self, disk: CrashDisk, host: str, trace: Trace, lie: Lie = honest) -> None:
+    def __init__(
+        self, disk: CrashDisk, host: str, trace: Trace, postman: Postman, lie: Lie = honest
+    ) -> None:
+        self.postman = postman
         self._disk = disk
         self._host = host
         self._trace = trace
@@ -91,7 +107,9 @@ class WatchedDisk:
 
     def open(self, path: str, *, create: bool = False) -> File:
         self.check()
-        return WatchedFile(self, path, self._disk.open(path, create=create))
+        file = self._disk.open(path, create=create)
+        assert isinstance(file, CrashFile)
+        return WatchedFile(self, path, file)
 
     def exists(self, path: str) -> bool:
         self.check()
