@@ -118,10 +118,6 @@ class Committer:
 
     def _done(self, file: File, attempt: _Attempt, reply: Node) -> None:
         file.changes.commit_done()
-        for index in attempt.written:
-            unsynced = file.unsynced.get(index)
-            if unsynced is not None:
-                file.unsynced[index] = unsynced._replace(committed=True)
         if not file.changes:
             file.mtime_ns = None
         file.see_own(reply.attributes, attempt.base)

@@ -18,11 +18,11 @@ from ..fs.attributes import Attributes
 from ..fs.codec import Buffer
 from ..fs.errors import TideError
 from ..fs.limits import CACHE_BLOCK_BYTES, CACHE_BYTES, FILES_IDLE_MAX
-from ..fs.messages.places import ChunkPlace
 from .block_cache import BlockCache, Loan
 from .changes import Account, Changes
-from .intervals import FOREVER, IntervalSet
+from .intervals import FOREVER, IntervalSet, Range
 from .layouts import FileLayout
+from .unsynced import Unsynced
 
 
 class Fetch:
@@ -42,16 +42,6 @@ class Written(NamedTuple):
 
     handle: int
     version: int  # the oldest one at which such bytes were written
-
-
-class Unsynced(NamedTuple):
-    """A chunk with bytes that may be in page caches only."""
-
-    place: ChunkPlace
-    since: int
-    """The oldest version at which we wrote such bytes, 0: others did."""
-    committed: bool
-    """Whether a Commit has named some of them: then they are not kept here any more."""
 
 
 class Reservation(NamedTuple):
@@ -74,6 +64,7 @@ class File:
 
         self.size = attributes.size
         self.server_size = attributes.size
+        self.server_mtime_ns = attributes.mtime_ns
         self.version = attributes.data_version
         """The data version that the clean bytes belong to; so do the kernel's pages if equal."""
         self.kernel_version = 0
@@ -93,7 +84,7 @@ class File:
         self.layout = FileLayout()
         self.written: dict[int, Written] = {}
         self.reserved: dict[int, Reservation] = {}
-        self.unsynced: dict[int, Unsynced] = {}
+        self.unsynced = Unsynced()
         self.sync_all = attributes.size > 0
         """Chunks may have been written by somebody else, or by us before we forgot."""
         self.pushes = trio.lowlevel.ParkingLot()
@@ -129,6 +120,7 @@ class File:
         if attributes.change < self.seen_change:
             return
         self.seen_change = attributes.change
+        self.server_mtime_ns = attributes.mtime_ns
         if attributes.data_version != self.version:
             self.version = attributes.data_version
             self.inline = None
@@ -194,11 +186,31 @@ class File:
         """
         for start, end in self.valid.gaps(0, size):
             self.store_zeros(start, end)
-        for start, end in self.changes.pinned_ranges().gaps(0, size):
+        for start, end in self._change_again(0, size):
             self.carried.add(start, end)
-            self.changes.write(start, end)
-        if size:
-            self._blocks.pin(self.inode, 0)
+
+    def write_again(self, index: int) -> bool:
+        """Make the bytes of a chunk that were not synced changes of ours, as far as they are still
+        here; whether all of them are."""
+        complete = True
+        for start, end in self.unsynced.ranges_of(index):
+            complete = complete and self.valid.covers(start, end)
+            for begin, stop in self.valid.within(start, end):
+                self._change_again(begin, stop)
+                self.unsynced.ranges.remove(begin, stop)
+                self.changes.redone += 1
+        if self.mtime_ns is None:
+            self.mtime_ns = self.server_mtime_ns
+        return complete
+
+    def _change_again(self, start: int, end: int) -> list[Range]:
+        """Make valid bytes changes, but for those that are; what was done."""
+        ranges = self.changes.pinned_ranges().gaps(start, end)
+        for begin, stop in ranges:
+            self.changes.write(begin, stop)
+            for index in range(begin // CACHE_BLOCK_BYTES, -(-stop // CACHE_BLOCK_BYTES)):
+                self._blocks.pin(self.inode, index)
+        return ranges
 
     def uncarry(self) -> None:
         """The bytes that were carried over are no longer those of the file."""
@@ -226,6 +238,7 @@ class File:
         """The file was truncated (or extended) to ``size``: nothing behind it is left."""
         pinned = self.changes.pinned_ranges()
         self.changes.drop(size)
+        self.unsynced.cut(size)
         self.carried.remove(size, FOREVER)
         self._forget_valid(size, FOREVER)
         for start, end in pinned.within(size, FOREVER):
@@ -234,9 +247,11 @@ class File:
         if not self.changes:
             self.mtime_ns = None
 
-    def drop_clean(self) -> None:
-        """Forget all bytes that are not changes."""
+    def drop_clean(self, *, keep_unsynced: bool = False) -> None:
+        """Forget all bytes that are not changes, and perhaps were synced."""
         pinned = self.changes.pinned_ranges()
+        for start, end in self.unsynced.ranges if keep_unsynced else ():
+            pinned.add(start, end)
         for start, end in list(self.valid):
             for begin, stop in pinned.gaps(start, end):
                 self._forget_valid(begin, stop)

@@ -1,4 +1,4 @@
-"""One range of changed bytes to all replicas of its chunk, and chunks to stable storage."""
+"""One range of changed bytes to all replicas of its chunk."""
 
 import trio
 
@@ -6,9 +6,9 @@ from ..fs.errors import Code, TideError
 from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES, PUSHES_IN_FLIGHT_MAX
 from ..fs.messages.meta import GetContent, GetLayout, Layout
 from ..fs.messages.places import ChunkPlace
-from .inodes import File, Reservation, Unsynced, Written
+from .inodes import File, Reservation, Written
 from .intervals import FOREVER
-from .layouts import PLACEMENT_ERRORS, Slot, question
+from .layouts import PLACEMENT_ERRORS, Slot
 from .patience import Patience
 from .reading import Shell
 
@@ -34,12 +34,13 @@ class Pusher:
                 if error.code not in PLACEMENT_ERRORS:
                     raise
                 if slot is not None:
-                    self._lose(file, slot)
+                    self.lose(file, slot)
                 await patience.wait(error)
             else:
                 current = file.layout.writable(index)
                 if current is None or current.place.handle == slot.place.handle:
-                    self._note(file, slot.place)
+                    _note(file, slot.place)
+                    file.unsynced.note(slot.place, start, end)
                     file.changes.arrived(start, end)
                     return
                 # Meanwhile the index got another chunk: the bytes went to one that is no more.
@@ -82,71 +83,6 @@ class Pusher:
             file.carry(min(file.size if used_before else file.server_size, INLINE_MAX_BYTES))
             file.inline_base = file.version
 
-    async def sync(self, file: File) -> None:
-        """All chunks that were written since the last sync are on stable storage.
-
-        DEVICE_ERROR, once, when a crash of all replicas may have taken bytes of ours that are not
-        here any more, because they were committed before.
-        """
-        if file.sync_all and file.inline is not True:
-            for place in await self._all_places(file):
-                file.unsynced.setdefault(place.index, Unsynced(place, 0, committed=True))
-        file.sync_all = False
-        patience = Patience(self._shell.clock, self._shell.patience_ms)
-        while file.unsynced:
-            failures: list[TideError] = []
-            syncing, file.unsynced = file.unsynced, {}
-            limit = trio.Semaphore(PUSHES_IN_FLIGHT_MAX)
-            async with trio.open_nursery() as nursery:
-                for unsynced in syncing.values():
-                    nursery.start_soon(self._sync, file, unsynced, limit, failures)
-            for error in failures:
-                if error.code not in PLACEMENT_ERRORS:
-                    raise error
-            if failures:
-                await patience.wait(failures[0])
-
-    async def _sync(
-        self, file: File, unsynced: Unsynced, limit: trio.Semaphore, failures: list[TideError]
-    ) -> None:
-        place = unsynced.place
-        async with limit:
-            try:
-                await self._shell.chunks.sync(place, unsynced.since)
-                return
-            except TideError as error:
-                failures.append(error)
-            if failures[-1].code is Code.OUT_OF_ORDER:
-                self._all_lost(file, unsynced, failures)
-                return
-            try:
-                # What is committed is on the other replicas; the rest is pushed again.
-                slot = file.layout.writable(place.index)
-                if slot is not None:
-                    self._lose(file, slot)
-                else:
-                    self._redo(file, place.index)
-                fresh = await self._granted(file, place.index)
-                if fresh is not None and not fresh.fresh:
-                    place = fresh
-                elif fresh is not None:
-                    return  # it is not part of the file: nothing is left to be synced
-            except TideError as error:
-                failures.append(error)
-            file.unsynced.setdefault(place.index, unsynced._replace(place=place))
-
-    def _all_lost(self, file: File, unsynced: Unsynced, failures: list[TideError]) -> None:
-        """What was not committed is pushed again; the rest is gone, which is told once."""
-        index = unsynced.place.index
-        slot = file.layout.writable(index)
-        if slot is not None:
-            self._lose(file, slot)
-        else:
-            self._redo(file, index)
-        if unsynced.committed:
-            detail = f"all servers lost power before it was synced ({failures[-1].detail})"
-            failures[-1] = TideError(Code.DEVICE_ERROR, detail)
-
     def redo_all(self, file: File) -> None:
         """Nothing that was pushed and not committed counts: the session was lost."""
         file.changes.redo(0, FOREVER)
@@ -161,7 +97,7 @@ class Pusher:
                 slot = file.layout.writable(index)
                 if slot is not None:
                     file.layout.forget_slot(slot)
-                self._redo(file, index)
+                self.redo(file, index)
                 self._unreserve(file, index)
 
     # --- places
@@ -173,14 +109,15 @@ class Pusher:
             self.void_reservations(file)
         slot = file.layout.writable(index)
         if slot is None:
-            await self._granted(file, index)
+            await self.granted(file, index)
             slot = file.layout.writable(index)
             if slot is None:
                 detail = f"chunk {index} of inode {file.inode} was not granted"
                 raise TideError(Code.UNAVAILABLE, detail)
         return slot
 
-    async def _granted(self, file: File, index: int) -> ChunkPlace | None:
+    async def granted(self, file: File, index: int) -> ChunkPlace | None:
+        """The place of a chunk, with a grant to write it."""
         async with file.layout.lock:
             slot = file.layout.writable(index)
             if slot is not None:
@@ -196,7 +133,7 @@ class Pusher:
             self._reserve(file, place, session)
             written = file.written.get(index)
             if written is not None and written.handle != place.handle:
-                self._redo(file, index)
+                self.redo(file, index)
             return place
 
     def _reserve(self, file: File, place: ChunkPlace, session: int) -> None:
@@ -210,17 +147,6 @@ class Pusher:
     def _unreserve(self, file: File, index: int) -> None:
         reservation = file.reserved.pop(index)
         self._shell.meta.committed(file.inode, index, reservation.handle)
-
-    async def _all_places(self, file: File) -> list[ChunkPlace]:
-        places: list[ChunkPlace] = []
-        last = file.server_size // CHUNK_BYTES
-        first = 0
-        while first <= last:
-            count = question(first, last)
-            reply = await self._shell.meta.call(GetLayout(file.inode, first, count, False))
-            places += reply.chunks
-            first += count
-        return places
 
     # --- bytes
 
@@ -239,25 +165,22 @@ class Pusher:
             await self._shell.chunks.write(place, start % CHUNK_BYTES, loan.buffers)
             loan.give_back()
 
-    def _note(self, file: File, place: ChunkPlace) -> None:
-        """The chunk holds bytes that are neither committed nor synced."""
-        before = file.written.get(place.index)
-        version = place.version if before is None else min(before.version, place.version)
-        file.written[place.index] = Written(place.handle, version)
-        known = file.unsynced.get(place.index)
-        if known is None or known.place.handle != place.handle:
-            known = Unsynced(place, place.version, committed=False)
-        since = known.since or place.version
-        file.unsynced[place.index] = Unsynced(place, since, known.committed)
-
-    def _lose(self, file: File, slot: Slot) -> None:
+    def lose(self, file: File, slot: Slot) -> None:
         """A replica failed: ask for a new layout, and push what is not committed again."""
         file.layout.forget_slot(slot)
-        self._redo(file, slot.place.index)
+        self.redo(file, slot.place.index)
 
-    def _redo(self, file: File, index: int) -> None:
+    def redo(self, file: File, index: int) -> None:
+        """Push what is not committed of a chunk again."""
         file.changes.redo(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES)
         file.written.pop(index, None)
+
+
+def _note(file: File, place: ChunkPlace) -> None:
+    """The chunk holds bytes that no Commit has named."""
+    before = file.written.get(place.index)
+    version = place.version if before is None else min(before.version, place.version)
+    file.written[place.index] = Written(place.handle, version)
 
 
 def _check_still_inline(file: File, layout: Layout) -> None:

@@ -165,7 +165,7 @@ class FileOperations(NameOperations):
             raise
         finally:
             if not self.mode.cache_data:
-                file.drop_clean()
+                file.drop_clean(keep_unsynced=True)
 
     # --- the end
 

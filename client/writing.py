@@ -34,6 +34,7 @@ from .intervals import Range
 from .patience import Patience
 from .pushing import Pusher
 from .reading import Shell
+from .syncing import Syncer
 
 COMMIT_BEHIND_BYTES = DIRTY_MAX_BYTES // 4
 
@@ -49,6 +50,7 @@ class Writer:
         self._shell = shell
         self._files = files
         self._pusher = Pusher(shell)
+        self._syncer = Syncer(shell, self._pusher)
         self._committer = Committer(shell, self._pusher)
         self._busy = 0  # pushes and commits in the background
         self._room = trio.lowlevel.ParkingLot()
@@ -111,7 +113,7 @@ class Writer:
         try:
             if await self._pusher.push_head(file):
                 if file.leaves_inode:
-                    await self._pusher.sync(file)
+                    await self._syncer.sync(file)
                 if file.changes.redone == before:
                     await self._committer.commit(file)
         except TideError as error:
@@ -162,7 +164,7 @@ class Writer:
                 else:
                     await self._push_all(file)
                     if sync or file.leaves_inode:
-                        await self._pusher.sync(file)
+                        await self._syncer.sync(file)
                     if file.changes.redone == before:
                         await self._committer.commit(file)
                 if file.changes.redone == before:
@@ -219,11 +221,6 @@ class Writer:
             if request.size is not None:
                 file.layout.forget()
                 file.cut(request.size)
-                file.unsynced = {
-                    index: unsynced
-                    for index, unsynced in file.unsynced.items()
-                    if index * CHUNK_BYTES < request.size
-                }
                 file.see_own(reply.attributes, base)
                 if request.size == 0:
                     file.inline = True

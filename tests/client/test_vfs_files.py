@@ -336,22 +336,45 @@ async def test_what_moves_out_of_the_inode_is_synced_first(autojump_clock, clust
         assert cluster.content(inode).startswith(b"small")
 
 
+async def refused(awaitable):
+    with pytest.raises(TideError) as caught:
+        await awaitable
+    return caught.value.code
+
+
 async def test_fsync_tells_once_what_a_power_failure_of_all_servers_took(
     autojump_clock, cluster, on
 ):
-    """As NFSv3's write verifier does: committed bytes are not here any more to be sent again."""
+    """As NFSv3's write verifier does: what is not here any more cannot be sent again."""
     async with on("nfs") as mount:
         inode, handle = await new_file(mount)
         await mount.write(handle, 0, b"a" * 3 * MIB)
         await mount.flush(handle)
         cluster.crash_machine()
-        with pytest.raises(TideError) as caught:
-            await mount.fsync(handle, False)
-        assert caught.value.code is Code.DEVICE_ERROR
+        mount.vfs.files.peek(inode).drop_clean()
+        assert await refused(mount.fsync(handle, False)) is Code.DEVICE_ERROR
         await mount.fsync(handle, False)
         await mount.write(handle, 0, b"b" * 3 * MIB)
         await mount.fsync(handle, False)
         assert cluster.content(inode) == b"b" * 3 * MIB
+
+
+@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+async def test_what_was_committed_and_is_still_cached_is_written_again(
+    autojump_clock, cluster, on, mode
+):
+    async with on(mode) as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a" * 3 * MIB)
+        await mount.fsync(handle, False)
+        await mount.write(handle, MIB, b"b" * MIB)
+        await mount.flush(handle)
+        mtime_ns = cluster.state.attributes(inode).mtime_ns
+        cluster.crash_machine()
+        await mount.fsync(handle, False)
+        cluster.crash_machine()
+        assert cluster.content(inode) == b"a" * MIB + b"b" * MIB + b"a" * MIB
+        assert cluster.state.attributes(inode).mtime_ns == mtime_ns
 
 
 async def test_what_was_only_pushed_when_the_servers_lost_power_is_pushed_again(
