@@ -158,6 +158,11 @@ class Server(Process):
         ports, scope = self.begin(self._watched)
         self.cluster.nursery.start_soon(self._live, ports, scope)
 
+    def chunks(self) -> set[int]:
+        """The handles of all chunks held."""
+        names = [path for path in self.disk.paths() if path.startswith("chunks/")]
+        return {int(path.rpartition("/")[2], 16) for path in names}
+
     def chunk_files(self) -> list[tuple[str, bytes]]:
         """Path and bytes of each chunk held, when all that was ever written here is synced."""
         if any(inode.dirty for inode in self.disk._files.values()):

@@ -28,6 +28,7 @@ from tidefs.metaserver.store_memory import MemoryStores
 from .client_host import MountLife
 from .cluster import Cluster, Lies, Process, Server
 from .final_checks import Inspector
+from .kept_stores import Kept, KeptStores
 from .rivals import Rival
 from .trace import Trace
 from .watched_disk import WatchedDisk
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 CLUSTER_ID = "simulated"
 METASERVER = "m"
 META_ADDRESS = f"tcp:{METASERVER}:1"
+GARBAGE_GRACE_MS = 5_000
 PATIENCE_MS = 3_600_000
 
 
@@ -49,8 +51,11 @@ def build_cluster(
     cluster = Cluster(seed, trace, nursery)
     config = metaserver_config(options)
 
+    kept = Kept()
+
     async def metaserver(ports: Ports, status: Server) -> None:
-        await run_metaserver(config, ports, MemoryStores(ports.disk), pid=1, task_status=status)
+        stores = KeptStores(ports.disk, kept) if options.kept_state else MemoryStores(ports.disk)
+        await run_metaserver(config, ports, stores, pid=1, task_status=status)
 
     cluster.metaserver = Server(cluster, METASERVER, metaserver, lie=lies.metaserver)
     for number in range(1, options.chunkservers + 1):
@@ -87,6 +92,7 @@ def metaserver_config(options: "Options") -> MetaserverConfig:
         host=METASERVER,
         replicas=options.replicas,
         repair_after=Duration(8_000),
+        garbage_grace=Duration(GARBAGE_GRACE_MS),
         log_segment=Size(LOG_SEGMENT_BYTES),
     )
 
@@ -161,5 +167,10 @@ async def check_state(cluster: Cluster, options: "Options") -> None:
         orphans = recovered.state.orphans()
         if wrong or orphans:
             raise ViolationError(f"in the metaserver's state: {wrong[:5]}, orphans {orphans[:5]}")
+        known = {handle for handle, _ in recovered.state.all_chunks()}
+        for other in cluster.chunkservers:
+            garbage = other.chunks() - known
+            if garbage:
+                raise ViolationError(f"chunks on {other.host} that no file has: {garbage}")
 
     await server.live(scope, check_recovered)

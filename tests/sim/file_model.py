@@ -171,6 +171,11 @@ class FileModel:
 
     def see_bytes(self, offset: int, length: int, seen: bytes) -> str | None:
         """What is wrong with the answer to read(offset, length), if anything."""
+        if self.sizes is not None and seen and len(seen) < length:
+            if wrong := self.see_size(offset + len(seen)):
+                return f"a read of {length} at {offset} ends early: {wrong}"
+        elif self.sizes is not None:
+            length = len(seen)  # the size stays open: the read did not show where the file ends
         length = max(0, min(length, self.size - offset))
         if len(seen) != length:
             return f"{len(seen)} bytes at {offset}, expected {length} (size {self.size})"

@@ -24,6 +24,7 @@ if __name__ == "__main__":
 from tidefs.tests.sim.simulation import MUTATIONS, Outcome, simulate
 
 HASH_SEEDS = ("1", "2")
+PROGRESS_SEEDS = 25
 
 
 @click.command(help=__doc__)
@@ -60,16 +61,22 @@ def campaign(seeds: range, mutation: str | None = None) -> bool:
             if problem := _problem(number, outcomes):
                 _say(f"\n{problem}\n\nreplay: {replay_command(number, mutation)}")
                 return False
-            done = number - seeds[0] + 1
-            took_s = time.monotonic() - began_s
-            progress = f"\r{done} of {len(seeds)} seeds, {took_s:.0f} s: {outcomes[0].summary()}"
-            click.echo(progress.ljust(100), nl=False, err=True)
+            _show_progress(number - seeds[0] + 1, len(seeds), began_s, outcomes[0])
     finally:
         for child in children:
             child.kill()
             child.wait()
-    _say(f"\n{len(seeds)} seeds passed, each twice with the same trace")
+    _say(f"{len(seeds)} seeds passed, each twice with the same trace")
     return True
+
+
+def _show_progress(done: int, count: int, began_s: float, outcome: Outcome) -> None:
+    """One line that is written over on a terminal; elsewhere a line now and then."""
+    text = f"{done} of {count} seeds, {time.monotonic() - began_s:.0f} s: {outcome.summary()}"
+    if sys.stderr.isatty():
+        click.echo(f"\r{text.ljust(90)}", nl=done == count, err=True)
+    elif done % PROGRESS_SEEDS == 0 or done == count:
+        click.echo(text, err=True)
 
 
 def replay_command(seed: int, mutation: str | None) -> str:
@@ -107,6 +114,8 @@ def _outcomes(child: "subprocess.Popen[str]") -> Iterator[Outcome]:
     assert stdout is not None
     for line in stdout:
         yield Outcome.from_plain(json.loads(line))
+    if child.wait() != 0:
+        raise click.ClickException(f"a process that runs seeds ended with {child.returncode}")
 
 
 def _say(text: str) -> None:

@@ -27,8 +27,9 @@ from .workload import Conditions, Taste, ViolationError, Worker
 
 SAFETY_MAX_S = 120.0
 LIVENESS_MAX_S = 300.0
-SESSIONS_END_S = 30.0
-"""After the last unmount: sessions of crashed clients expire, their unlinked files are reaped."""
+SESSIONS_END_S = 60.0
+"""After the last unmount: sessions of crashed clients expire, the files that were unlinked and
+open there are reaped, and their chunks, and those that were never committed, are deleted."""
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Options:
     think_max_s: float
     wandering: bool
     rivals: int
+    kept_state: bool
 
     @classmethod
     def draw(cls, chance: random.Random) -> "Options":
@@ -64,6 +66,7 @@ class Options:
             think_max_s=chance.choice((0.01, 0.1, 1.0)),
             wandering=chance.random() < 0.4,
             rivals=chance.choice((0, 0, 2, 3)),
+            kept_state=chance.random() < 0.5,
         )
 
 

@@ -168,3 +168,13 @@ def test_after_a_failed_fsync_the_client_may_still_show_its_own_size():
         file.write(20, b"x")
         assert file.see_size(size) is None
         assert file.size == size
+
+
+def test_a_short_read_shows_which_of_the_possible_sizes_it_is():
+    file = file_with((0, b"abcdef"))
+    file.failed()
+    assert file.see_bytes(9, 5, b"") is None
+    assert file.see_bytes(0, 2, b"ab") is None
+    assert file.see_bytes(0, 9, b"abcd") is None
+    assert file.size == 4
+    assert file.sizes is None

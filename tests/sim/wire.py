@@ -33,5 +33,6 @@ def _describe(header: list[object]) -> str:
     if what == REPLY:
         return f"reply#{header[1]}"
     if what == ERROR:
-        return f"error#{header[1]}={Code(header[2]).name} ({header[3]})"
+        code = Code(header[2])  # type: ignore[arg-type]
+        return f"error#{header[1]}={code.name} ({header[3]})"
     return {HELLO: "hello", WELCOME: "welcome", REFUSAL: "refusal"}[what]  # type: ignore[index]
