@@ -1,11 +1,10 @@
 """A chunkserver on given ports: everything composed, from the data folder to the listeners."""
 
 import logging
-from typing import NoReturn
 
 import trio
 
-from ..fs.errors import TideError
+from ..fs.errors import TideError, first_error
 from ..fs.handshake import Identity
 from ..fs.messages.hello import CHUNKSERVER
 from ..fs.messages.places import ServerPlace
@@ -50,7 +49,7 @@ async def run_node(
             await _serve(config, ports, identity, store, reporter, until, task_status)
             store.stop()
     except* TideError as group:
-        raise_first(group)
+        raise first_error(group) from None
     log.info("everything is on stable storage")
 
 
@@ -84,10 +83,3 @@ async def _serve(
     finally:
         for listener in listeners:
             listener.close()
-
-
-def raise_first(group: BaseException) -> NoReturn:
-    """Raise the first error in a group: the others follow from it."""
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    raise group from None

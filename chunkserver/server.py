@@ -1,30 +1,22 @@
 """A chunkserver process: a configuration file, this machine's ports, and a clean end at SIGTERM."""
 
-import fcntl
-import json
-import logging
 import os
 import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import trio
 
 from ..fs.config import load
-from ..fs.errors import Code, TideError
+from ..fs.errors import TideError, first_error
 from ..fs.log import set_up
+from ..fs.messages.hello import CHUNKSERVER
 from ..fs.ports import Ports
 from ..fs.ports.clock import RealClock
 from ..fs.ports.disk_real import RealDisk
 from ..fs.ports.network_real import RealNetwork
 from ..fs.ports.randomness import RealRandomness
+from ..fs.process import locked, stop_at_signal, tell_ready
 from .config import ChunkserverConfig
-from .format import LOCK
-from .node import raise_first, run_node
-
-log = logging.getLogger(__name__)
+from .node import run_node
 
 
 async def run_server(config_path: str) -> None:
@@ -33,17 +25,17 @@ async def run_server(config_path: str) -> None:
     config.check(config_path)
     set_up(config.log_level)
     _allow_many_files()
-    with _locked(config.data):
+    with locked(config.data, CHUNKSERVER):
         ports = Ports(RealClock(), RealRandomness(), RealDisk(config.data), RealNetwork())
         stopping = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(_stop_at_signal, stopping)
+                await nursery.start(stop_at_signal, stopping.set)
                 addresses = await nursery.start(_run_node, config, ports, stopping)
-                _tell_ready(config.ready_file, addresses)
+                tell_ready(config.ready_file, addresses)
                 await stopping.wait()
         except* TideError as group:
-            raise_first(group)
+            raise first_error(group) from None
 
 
 async def _run_node(
@@ -56,49 +48,8 @@ async def _run_node(
     await run_node(config, ports, pid=os.getpid(), stopping=stopping, task_status=task_status)
 
 
-async def _stop_at_signal(stopping: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
-    """The first signal asks for a clean end; a second one ends the process where it stands."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for number in signals:
-            log.info("ending: %s", signal.Signals(number).name)
-            stopping.set()
-            return
-
-
 def _allow_many_files() -> None:
     """Connections and chunk files need descriptors: take as many as this process may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Have the data folder for this process alone. BUSY when another one has it."""
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        path = os.path.join(folder, LOCK)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise TideError(
-            Code.FOREIGN_FOLDER, f"{folder} cannot be used ({error.strerror}): name another folder"
-        ) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TideError(
-                Code.BUSY, f"{folder} is in use by another chunkserver: end that one first"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _tell_ready(path: str, addresses: list[str]) -> None:
-    """Let whoever started this process know that it listens."""
-    if path:
-        new = Path(path + ".new")
-        new.write_text(json.dumps({"pid": os.getpid(), "addresses": addresses}) + "\n")
-        new.rename(path)

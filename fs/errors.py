@@ -148,3 +148,10 @@ class TideError(Exception):
     def __str__(self) -> str:
         meaning = TABLE[self.code].meaning
         return f"{self.detail}: {meaning}" if self.detail else meaning
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The first error in a group of concurrent ones: the others follow from it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

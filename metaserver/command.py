@@ -3,7 +3,7 @@
 import click
 import trio
 
-from ..fs.errors import TideError
+from ..fs.errors import TideError, first_error
 from .server import run_server
 
 
@@ -23,12 +23,4 @@ def metaserver(config_path: str) -> None:
     try:
         trio.run(run_server, config_path)
     except* TideError as group:
-        raise _first(group) from None
-
-
-def _first(group: BaseException) -> TideError:
-    """The first error in a group: the others follow from it."""
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    assert isinstance(group, TideError)
-    return group
+        raise first_error(group) from None
