@@ -316,14 +316,14 @@ class Grants:
         failed = self._failed.get(request.handle, set())
         taken = await self.replicas.ask(request, [s for s in candidates if s not in failed])
         if 0 < len(taken.accepted) < self.minimum:
-            taken.accepted.extend(await self._copy_elsewhere(request, taken))
+            taken.accepted.extend(await self._copy_elsewhere(request, taken, candidates))
         if len(taken.accepted) < self.minimum:
             late = await self.replicas.ask(request, [s for s in candidates if s in failed])
             taken.accepted.extend(late.accepted)
             taken.absent.extend(late.absent)
             taken.outdated.extend(late.outdated)
             if taken.accepted and len(taken.accepted) < self.minimum:
-                taken.accepted.extend(await self._copy_elsewhere(request, taken))
+                taken.accepted.extend(await self._copy_elsewhere(request, taken, candidates))
         if len(taken.accepted) >= self.minimum:
             self._failed.pop(request.handle, None)
         taken.accepted.sort()
@@ -341,17 +341,16 @@ class Grants:
         taken = await self.replicas.ask(SetVersion(handle, version_min, version, NO_CUT), sources)
         return version, taken.accepted
 
-    async def _copy_elsewhere(self, request: SetVersion, taken: Taken) -> list[int]:
-        """As many new copies as a write needs, of a chunk that has too few; an outdated one is
-        good for nothing else than to be replaced."""
+    async def _copy_elsewhere(
+        self, request: SetVersion, taken: Taken, candidates: Sequence[int]
+    ) -> list[int]:
+        """As many new copies as a write needs, of a chunk that has too few. Who has one and is no
+        candidate, or said that it is outdated, has one that is good for nothing but being
+        replaced."""
         sources = taken.accepted
         count = self.minimum - len(sources)
-        holders = {server.server for server in self._servers.holders(request.handle)}
-        spare = [
-            server
-            for server in self._servers.up()
-            if server.server not in holders or server.server in taken.outdated
-        ]
+        kept = set(candidates) - set(taken.outdated) - set(taken.absent)
+        spare = [server for server in self._servers.up() if server.server not in kept]
         targets = place([candidate_of(s) for s in spare], count, self._randomness.below)
         return await self.replicas.copy(request.handle, request.version, sources, targets)
 

@@ -389,6 +389,23 @@ async def test_an_outdated_copy_is_replaced_when_a_write_needs_it(tmp_path, nurs
     assert any(isinstance(r, CopyChunk) for r in servers[0].asked)
 
 
+async def test_a_copy_that_is_known_to_be_outdated_is_replaced_too(tmp_path, nursery):
+    server = await Metaserver(tmp_path, nursery, replicas=2).start()
+    servers = await chunkservers(server, 2)
+    client = await server.client()
+    inode = await client.create("file")
+    (place,) = await client.layout(inode, write=True)
+    write(servers, place)
+    await server.stop(crash=True)
+    await server.start()
+    servers[0].chunks[place.handle] = FakeReplica(place.version - 1)
+    servers = [await _again(server, one) for one in servers]
+    await client.resume(reserved=[(inode, 0, place.handle)])
+    (found,) = await client.layout(inode, write=True)
+    assert len(found.replicas) == 2
+    assert any(isinstance(r, CopyChunk) for r in servers[0].asked)
+
+
 async def test_copies_of_an_earlier_grant_do_not_stand_in_the_way_of_a_fresh_chunk(server):
     """Its writer never got it committed; all servers missed the last grant."""
     servers = await chunkservers(server)
