@@ -16,6 +16,7 @@ from tidefs.fs.errors import Code, TideError
 from tidefs.fs.ports import Ports
 from tidefs.fs.ports.disk import Disk
 
+from .conditions import Conditions, ViolationError
 from .crash_disk import CrashDisk
 from .network import HostNetwork, SimulatedNetwork
 from .ports import SimulatedClock, SimulatedRandomness
@@ -23,7 +24,6 @@ from .postman import Postman
 from .trace import Trace
 from .watched_disk import Lie, WatchedDisk, honest
 from .wire import split
-from .workload import Conditions, ViolationError
 
 if TYPE_CHECKING:
     from .client_host import ClientHost

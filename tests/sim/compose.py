@@ -27,12 +27,13 @@ from tidefs.metaserver.store_memory import MemoryStores
 
 from .client_host import MountLife
 from .cluster import Cluster, Lies, Process, Server
+from .conditions import ViolationError
 from .final_checks import Inspector
 from .kept_stores import Kept, KeptStores
 from .rivals import Rival
 from .trace import Trace
 from .watched_disk import WatchedDisk
-from .workload import ViolationError, Worker
+from .workload import Worker
 
 if TYPE_CHECKING:
     from .simulation import Options

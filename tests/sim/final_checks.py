@@ -15,11 +15,12 @@ from tidefs.fs.messages.places import ChunkPlace
 from tidefs.fs.ports import Ports
 from tidefs.fs.rpc import Identity, Peer, connect, no_requests
 
+from .conditions import Conditions, ViolationError
 from .file_model import FileModel
 from .model import Node
 from .rivals import Rival
 from .user import as_text
-from .workload import Conditions, ViolationError, Worker
+from .workload import Worker
 
 POLL_S = 1.0
 REPAIRED = "it has been replaced"

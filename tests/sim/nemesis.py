@@ -8,6 +8,9 @@ What it does, and why each is survivable:
 - ``partition``: two hosts do not reach each other, in one direction or both, for less than a
   session lease, and not the same client twice within one: a longer one ends the session, which a
   mount may show to its applications.
+- ``isolate``: a client does not reach the metaserver for longer than its session lives. It gets a
+  new one. An operation that was under way then ends with "nobody knows", and files that were
+  unlinked and open are gone; everything else is as if nothing had happened.
 - ``kill_metaserver``, ``kill_chunkserver``: kill -9. The page cache of the machine is kept, and
   the clients are told or reset; they wait for the server to come back.
 - ``crash_metaserver``: the machine loses power: un-synced writes vanish or tear. Nothing is
@@ -22,7 +25,7 @@ What it does, and why each is survivable:
   have the chunk are up and hold the same bytes, synced: the read is served from another one.
 - ``jump_clock``: a wall clock is set up to an hour forward or back. Leases do not depend on it.
 
-Never done: losing what was synced on every copy; a session cut off for longer than its lease.
+Never done: losing what was synced on every copy.
 """
 
 import random
@@ -38,11 +41,12 @@ if TYPE_CHECKING:
     from .cluster import Cluster, Server
 
 PARTITION_MAX_S = SESSION_LEASE_MS / 1000 / 3
+ISOLATION_MAX_S = 3 * SESSION_LEASE_MS / 1000
 QUIET_AFTER_PARTITION_S = SESSION_LEASE_MS / 1000
 DOWN_MAX_S = 5.0
 
 FAULTS = (
-    *("weather", "reset", "partition", "slow_disk", "jump_clock"),
+    *("weather", "reset", "partition", "isolate", "slow_disk", "jump_clock"),
     *("kill_metaserver", "kill_chunkserver", "kill_client"),
     *("crash_metaserver", "crash_chunkserver", "crash_chunkservers", "crash_client"),
     *("full_disk", "flip_bit"),
@@ -144,6 +148,26 @@ class Nemesis:
                 network.open(sender, receiver)
 
         self._for_a_while(PARTITION_MAX_S, join)
+
+    def _isolate(self) -> None:
+        """At most once in a run: what it makes unclear takes a minute to settle."""
+        client = self._random.choice(self._cluster.clients)
+        conditions = self._cluster.conditions
+        if conditions.session_was_lost or not client.up:
+            return
+        conditions.session_was_lost = True
+        one, other = client.host, self._cluster.metaserver.host
+        self._note(f"isolate {client.host}")
+        network = self._cluster.network
+        for sender, receiver in ((one, other), (other, one)):
+            network.block(sender, receiver, hold=False)
+
+        def join() -> None:
+            self._note(f"joined {client.host}")
+            for sender, receiver in ((one, other), (other, one)):
+                network.open(sender, receiver)
+
+        self._for_a_while(ISOLATION_MAX_S, join)
 
     # --- processes and machines ----------------------------------------------------------------
 

@@ -13,11 +13,11 @@ from tidefs.fs.attributes import Kind
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.messages.meta import RenameFlags
 
+from .conditions import Conditions, ViolationError
 from .model import Path, Tree
 from .snapshot import Snapshot
 from .trace import Trace
 from .user import OpenFile, User, as_text
-from .workload import Conditions, ViolationError
 
 FOLDER: Path = (b"shared",)
 NAMES = (b"a", b"b", b"c", b"d")
@@ -111,7 +111,10 @@ class Rival:
             answer = await ask()
         except TideError as error:
             self._trace.note("answer", f"{self.name} {error.code.name}")
-            if error.code in EXPLAINED or self._conditions.excuse(error.code, data=data):
+            conditions = self._conditions
+            if conditions.excuse(error.code, data=data) or conditions.unclear(error.code):
+                return None
+            if error.code in EXPLAINED:
                 return None
             raise ViolationError(f"{self.name}: {text} failed with {error!r}") from None
         self._trace.note("answer", f"{self.name} ok")

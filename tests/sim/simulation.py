@@ -18,12 +18,14 @@ from . import determinism
 from .client_host import Application, ClientHost
 from .cluster import Cluster, ErrorLog, Lies
 from .compose import build_cluster, check_servers, check_state, mount
+from .conditions import Conditions, ViolationError
 from .nemesis import FAULTS, Nemesis
 from .rivals import Rival
+from .taste import Taste
 from .trace import Trace
 from .user import User
 from .watched_disk import NEVER, Lie
-from .workload import Conditions, Taste, ViolationError, Worker
+from .workload import Worker
 
 SAFETY_MAX_S = 120.0
 LIVENESS_MAX_S = 300.0

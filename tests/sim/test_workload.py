@@ -12,9 +12,11 @@ from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.errors import TABLE, TideError
 from tidefs.fs.messages.meta import DirectoryEntry
 from tidefs.tests.sim import determinism
+from tidefs.tests.sim.conditions import Conditions, ViolationError
+from tidefs.tests.sim.taste import Taste
 from tidefs.tests.sim.trace import Trace
 from tidefs.tests.sim.user import User
-from tidefs.tests.sim.workload import Conditions, Taste, ViolationError, Worker
+from tidefs.tests.sim.workload import Worker
 
 KINDS = {
     stat.S_IFREG: Kind.FILE,
