@@ -67,7 +67,7 @@ def remount(options: argparse.Namespace) -> None:
 
 @campaign
 def tools(options: argparse.Namespace) -> None:
-    """tar, diff, git, venv and pip, SQLite, fio, stress-ng on three copies."""
+    """tar, diff, git, venv and pip, SQLite, on three copies."""
     here = local_copy(options.tarball)
     with stage(3, 3) as cluster:
         point = cluster.mount()
@@ -77,10 +77,18 @@ def tools(options: argparse.Namespace) -> None:
         _git(there, point)
         _virtual_environment(point)
         _sqlite(point)
+        _nothing_wrong(cluster)
+    shutil.rmtree(here.parent, ignore_errors=True)
+
+
+@campaign
+def stress(options: argparse.Namespace) -> None:
+    """fio with verify, and stress-ng's file system stressors, on three copies."""
+    with stage(3, 3) as cluster:
+        point = cluster.mount()
         _fio(point)
         _stress(point)
         _nothing_wrong(cluster)
-    shutil.rmtree(here.parent, ignore_errors=True)
 
 
 def _git(tree: Path, point: Path) -> None:
@@ -125,9 +133,10 @@ def _sqlite(point: Path) -> None:
 
 def _fio(point: Path) -> None:
     run(
-        *("fio", "--name=verify", f"--directory={point}", "--rw=randrw", "--bs=4k-64k"),
+        *("fio", "--name=verify", f"--directory={point}", "--rw=randrw", "--bsrange=4k-64k"),
         *("--size=256m", "--ioengine=psync", "--verify=crc32c", "--verify_fatal=1"),
         *("--do_verify=1", "--randseed=7", "--fallocate=none"),
+        cwd=point,
     )
     say("fio: random read-write with verify on 256 MiB")
 
