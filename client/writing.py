@@ -215,10 +215,12 @@ class Writer:
         """Change a file's size or times, in order with what was written to it."""
         async with file.lock, _Frozen(self, file):
             if request.size is not None:
-                await self._before_truncation(file, request.size)
+                await self._before_resize(file, request.size)
             base = file.version
             reply = await self._shell.meta.call(request)
             if request.size is not None:
+                if request.size == 0:
+                    self._committer.give_up(file)
                 file.layout.forget()
                 file.cut(request.size)
                 file.see_own(reply.attributes, base)
@@ -230,11 +232,11 @@ class Writer:
         self._room.unpark_all()
         return reply
 
-    async def _before_truncation(self, file: File, size: int) -> None:
+    async def _before_resize(self, file: File, size: int) -> None:
         """What was written must reach the server first, for only what it knows of can be cut.
 
-        When nothing will be left, bytes that are only here can just go. Those that were pushed to
-        a reserved chunk cannot: a later write would get the same chunk, with them in it.
+        When nothing will be left, bytes that are only here need not. Those that were pushed to a
+        reserved chunk must: a later write would get the same chunk, with them in it.
         """
         try:
             if size or file.reserved:
@@ -242,8 +244,6 @@ class Writer:
         except TideError:
             if size:
                 raise  # on a full disk, a truncation to nothing must work
-        if not size:
-            self._committer.give_up(file)
 
     async def give_up(self, file: File) -> None:
         """Drop what is not committed: nobody will ever read it, or it could not be written and

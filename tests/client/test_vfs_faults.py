@@ -479,3 +479,16 @@ async def test_a_push_in_flight_to_a_chunk_that_is_no_more(autojump_clock, clust
         release.set()
         await first.flush(handle)
         assert cluster.content(inode) == b"b" * MIB + b"c" * MIB
+
+
+@pytest.mark.parametrize("size", [0, 2])
+async def test_a_truncation_that_fails_changes_nothing(autojump_clock, cluster, on, size):
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"hello")
+        cluster.weather.call_failures[meta.SetAttributes] = [TideError(Code.NO_SPACE)]
+        with pytest.raises(TideError):
+            await mount.setattr(inode, NewAttributes(size=size), handle)
+        assert bytes(await mount.read(handle, 0, 10)) == b"hello"
+        await mount.flush(handle)
+        assert cluster.content(inode) == b"hello"
