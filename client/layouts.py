@@ -36,6 +36,13 @@ class Slot:
         self.granted = granted
         self.making = trio.Lock() if place.fresh else None
 
+    def is_same(self, other: "Slot") -> bool:
+        """Whether it is the same grant of the same chunk."""
+        return (self.place.handle, self.place.version) == (
+            other.place.handle,
+            other.place.version,
+        )
+
     def made(self) -> None:
         """The chunk exists on all its replicas."""
         self.place = msgspec.structs.replace(self.place, fresh=False)

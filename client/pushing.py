@@ -29,7 +29,7 @@ class Pusher:
             slot = None
             try:
                 slot = await self._slot(file, index)
-                await self._send(file, slot, start, end)
+                good = await self._send(file, slot, start, end)
             except TideError as error:
                 if error.code not in PLACEMENT_ERRORS:
                     raise
@@ -37,13 +37,11 @@ class Pusher:
                     self.lose(file, slot)
                 await patience.wait(error)
             else:
-                current = file.layout.writable(index)
-                if current is None or current.place.handle == slot.place.handle:
+                if good:
                     _note(file, slot.place)
                     file.unsynced.note(slot.place, start, end)
                     file.changes.arrived(start, end)
                     return
-                # Meanwhile the index got another chunk: the bytes went to one that is no more.
 
     async def push_head(self, file: File) -> bool:
         """Before chunks are committed to a file that is inline: what replaces its inline bytes
@@ -150,14 +148,31 @@ class Pusher:
 
     # --- bytes
 
-    async def _send(self, file: File, slot: Slot, start: int, end: int) -> None:
+    async def _send(self, file: File, slot: Slot, start: int, end: int) -> bool:
+        """Send a range; whether it is where the chunk is.
+
+        Meanwhile the index may have got another chunk, or the chunk another grant: a server that
+        is not in it and holds nothing would make a fresh chunk at the old version.
+        """
+        index = slot.place.index
         if slot.making is not None:
             async with slot.making:
                 if slot.place.fresh:
-                    await self._send_now(file, slot.place, start, end)
-                    slot.made()
-                    return
+                    return await self._make(file, slot, start, end)
         await self._send_now(file, slot.place, start, end)
+        current = file.layout.writable(index)
+        return current is None or current.is_same(slot)
+
+    async def _make(self, file: File, slot: Slot, start: int, end: int) -> bool:
+        """The first write to a fresh chunk; as ``_send``."""
+        index = slot.place.index
+        if file.layout.writable(index) is not slot:
+            return False
+        await self._send_now(file, slot.place, start, end)
+        if file.layout.writable(index) is not slot:
+            return False
+        slot.made()
+        return True
 
     async def _send_now(self, file: File, place: ChunkPlace, start: int, end: int) -> None:
         async with self._limit:

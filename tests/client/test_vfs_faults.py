@@ -492,3 +492,29 @@ async def test_a_truncation_that_fails_changes_nothing(autojump_clock, cluster, 
         assert bytes(await mount.read(handle, 0, 10)) == b"hello"
         await mount.flush(handle)
         assert cluster.content(inode) == b"hello"
+
+
+async def test_the_other_writes_to_a_fresh_chunk_do_not_go_where_the_first_one_failed(
+    autojump_clock, cluster, on
+):
+    """A server that is not in the newer grant, and holds nothing, would make the chunk again."""
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        write, places = mount.chunks.write, []
+
+        async def watched(place, offset, buffers):
+            places.append((place.version, offset))
+            if len(places) == 1:
+                await trio.sleep(1)
+                (reserved,) = set(cluster.reserved.values())
+                cluster.granted[reserved] = cluster.next_version()
+                raise failed("the first server")
+            await write(place, offset, buffers)
+
+        mount.chunks.write = watched
+        for at in range(4):
+            await mount.write(handle, at * MIB, b"%d" % at * MIB)
+        await mount.flush(handle)
+        assert len({version for version, _ in places[1:]}) == 1
+        assert places[0][0] < places[1][0]
+        assert cluster.content(inode) == b"".join(b"%d" % at * MIB for at in range(4))
