@@ -160,13 +160,18 @@ class Chunk:
     def check_kept(self, since: int) -> None:
         """OUT_OF_ORDER when bytes that were written from version ``since`` on (0: do not ask) may
         have gone in a crash of the machine."""
-        lost = self.version if self.suspect else self.lost
+        lost = self.lost_until_now
         if 0 < since <= lost:
             raise TideError(
                 Code.OUT_OF_ORDER,
                 f"chunk {self.handle:016x}: the machine crashed at version {lost:x}, before all"
                 f" that was written since {since:x} was synced",
             )
+
+    @property
+    def lost_until_now(self) -> int:
+        """The newest version at which a crash may have taken bytes, 0: none."""
+        return self.version if self.suspect else self.lost
 
     @property
     def idle(self) -> bool:

@@ -43,6 +43,8 @@ class IncomingChunk:
         self._sums = array("Q")
         self._length = 0
         self._adopting = False
+        self.lost = 0
+        """The newest version at which a crash may have taken bytes of the source."""
 
     def add(self, data: memoryview) -> None:
         """The next bytes; all pieces but the last consist of whole blocks. NO_SPACE."""
@@ -95,7 +97,14 @@ class IncomingChunk:
         """From the floor in the header on, the journal knows nothing of this chunk."""
         floor = self._upkeep.journal.last
         header = Header(
-            self._handle, self._version, floor, floor, 0, clean=True, suspect=False, sums=self._sums
+            self._handle,
+            self._version,
+            floor,
+            floor,
+            self.lost,
+            clean=True,
+            suspect=False,
+            sums=self._sums,
         )
         self._file.write(0, [header.pack()])
         await self._file.sync()
@@ -105,6 +114,7 @@ class IncomingChunk:
         chunk = Chunk(self._handle, self._version, self._sums)
         chunk.length = chunk.in_file = self._length
         chunk.floor = floor
+        chunk.lost = self.lost
         self._shelf.put(chunk)
 
     def close(self) -> None:

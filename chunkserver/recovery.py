@@ -81,7 +81,8 @@ async def _look_at(
             data_bytes = max(file.size() - DATA_START, 0)
             blocks = sum(1 for found in header.sums if found)
             stored_bytes = min(blocks * BLOCK_BYTES, data_bytes)
-            shelf.enter(handle, Entry(header.version, header.suspect, stored_bytes))
+            lost = header.version if header.suspect else header.lost
+            shelf.enter(handle, Entry(header.version, header.suspect, lost, stored_bytes))
             if header.clean and not recorded:
                 return
         else:

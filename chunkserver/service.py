@@ -92,13 +92,13 @@ class Service:
         data = self._store.read_nowait(request.handle, request.offset, request.length)
         if data is None:
             return self._read_slowly(incoming, request)
-        incoming.reply(ChunkData(version), [data])
+        incoming.reply(ChunkData(version, self._store.lost(request.handle)), [data])
         return None
 
     async def _read_slowly(self, incoming: Incoming, request: ReadChunk) -> None:
         data = await self._store.read(request.handle, request.offset, request.length)
         version = self._recent_version(request.handle, request.version)
-        incoming.reply(ChunkData(version), [data])
+        incoming.reply(ChunkData(version, self._store.lost(request.handle)), [data])
 
     async def _sync(self, incoming: Incoming) -> None:
         request = incoming.request

@@ -24,6 +24,8 @@ class Entry(NamedTuple):
 
     version: ChunkVersion
     suspect: bool
+    lost: int
+    """As in the header; of a suspect one, its version."""
     stored_bytes: int
 
 
@@ -100,7 +102,7 @@ class Shelf:
 
     def update(self, chunk: Chunk) -> None:
         """The chunk has changed: note it in the index."""
-        entry = Entry(chunk.version, chunk.suspect, chunk.stored_bytes)
+        entry = Entry(chunk.version, chunk.suspect, chunk.lost_until_now, chunk.stored_bytes)
         if self.index.get(chunk.handle) != entry:
             self.enter(chunk.handle, entry)
 

@@ -123,6 +123,11 @@ class Store:
         entry = self.shelf.entry(handle)
         return None if entry is None else entry.version
 
+    def lost(self, handle: int) -> int:
+        """The newest version at which a crash may have taken bytes of a chunk, 0: none."""
+        entry = self.shelf.entry(handle)
+        return 0 if entry is None else entry.lost
+
     def reports(self) -> list[ChunkReport]:
         """All chunks, for the metaserver."""
         return [

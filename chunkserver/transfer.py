@@ -73,5 +73,6 @@ async def _fetch(
             )
         store.check_room(len(data))
         incoming.add(data)
+        incoming.lost = max(incoming.lost, reply.lost)
         if len(data) < PIECE_BYTES:
             return

@@ -11,9 +11,14 @@ from .places import ServerPlace
 
 
 class ChunkData(Message):
-    """Payload: the bytes. Shorter than asked for where the chunk ends; the rest are zeros."""
+    """Payload: the bytes. Shorter than asked for where the chunk ends; the rest are zeros.
+
+    ``lost``: the newest version at which a crash may have taken bytes of this replica; a copy of
+    it lacks the same.
+    """
 
     version: int
+    lost: int = 0
 
 
 @method(0x0201)

@@ -95,6 +95,21 @@ async def test_a_sync_knows_whether_bytes_may_have_gone_since_they_were_written(
             await store.sync(5, 2)
 
 
+async def test_a_copy_lacks_what_its_source_may_have_lost():
+    bench = Bench()
+    await bench.format()
+    async with bench.store("kill") as store:
+        incoming = store.incoming(5, 9)
+        incoming.add(memoryview(b"x" * BLOCK))
+        incoming.lost = 7
+        await incoming.adopt()
+        assert store.lost(5) == 7
+    async with bench.store() as store:
+        assert store.lost(5) == 7
+        assert await refused_later(store.sync(5, 7)) is Code.OUT_OF_ORDER
+        await store.sync(5, 8)
+
+
 # --- full disks, failing disks -------------------------------------------------------------------
 
 
