@@ -157,18 +157,12 @@ class Writer:
     async def _flush_locked(self, file: File, *, sync: bool) -> None:
         patience = Patience(self._shell.clock, self._shell.patience_ms)
         while True:
+            before = file.changes.redone
             try:
-                before = file.changes.redone
-                if file.modified and self._committer.fits_inline(file):
-                    await self._committer.patch(file)
-                else:
-                    await self._push_all(file)
-                    if sync or file.leaves_inode:
-                        await self._syncer.sync(file)
-                    if file.changes.redone == before:
-                        await self._committer.commit(file)
+                await self._flush_once(file, sync=sync)
                 if file.changes.redone == before:
                     return
+                reason = TideError(Code.REPLICA_FAILED, f"inode {file.inode}")
             except TideError as error:
                 if error.code is Code.LAYOUT_CHANGED:
                     await self._committer.reload(file)
@@ -176,7 +170,20 @@ class Writer:
                     self._pusher.redo_all(file)
                 else:
                     raise
-                await patience.wait(error)
+                reason = error
+            await patience.wait(reason)
+
+    async def _flush_once(self, file: File, *, sync: bool) -> None:
+        """Not done yet when something has become dirty again (``changes.redone``)."""
+        if file.modified and self._committer.fits_inline(file):
+            await self._committer.patch(file)
+            return
+        before = file.changes.redone
+        await self._push_all(file)
+        if sync or file.leaves_inode:
+            await self._syncer.sync(file)
+        if file.changes.redone == before:
+            await self._committer.commit(file)
 
     async def _push_all(self, file: File) -> None:
         """Push what is dirty now, several pieces at a time."""
