@@ -85,6 +85,7 @@ class Syncer:
             return
         if error.code is Code.OUT_OF_ORDER:
             _give_up(file, index, error)
+            return  # what they lost was truncated away, or was not ours
         place = await self._pusher.granted(file, index)
         if place is None or place.handle != chunk.place.handle:
             # Another took its place, or nothing: it was truncated away.

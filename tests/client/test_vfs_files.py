@@ -392,6 +392,22 @@ async def test_what_was_only_pushed_when_the_servers_lost_power_is_pushed_again(
         assert cluster.content(inode) == b"a" * 3 * MIB
 
 
+async def test_fsync_ends_when_what_all_servers_lost_was_truncated_away(
+    autojump_clock, cluster, on
+):
+    async with on("nfs") as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a" * MIB)
+        await mount.fsync(handle, False)
+        await mount.write(handle, MIB, b"b" * MIB)
+        await mount.flush(handle)
+        cluster.crash_machine()
+        await mount.setattr(inode, NewAttributes(size=MIB), handle)
+        with trio.fail_after(100):
+            await mount.fsync(handle, False)
+        assert cluster.content(inode) == b"a" * MIB
+
+
 async def test_fsync_of_a_file_that_others_wrote(autojump_clock, cluster, on):
     async with on("nfs", "nfs") as (first, second):
         inode, handle = await new_file(first)
