@@ -93,6 +93,8 @@ class FileModel:
     layers: list[Layer] = field(default_factory=list)
     sizes: set[tuple[int, int]] | None = None
     """Possible ones (least, most), between a crash and the next look: a write may be half done."""
+    unsettled: bool = False
+    """After a failure the client may still show what the servers never got: no look settles it."""
 
     # --- what the client does ------------------------------------------------------------------
 
@@ -112,9 +114,11 @@ class FileModel:
         self.stable.cut(size)
         self.size = self.durable_size = size
         self.sizes = None
+        self.unsettled = False
 
     def published(self) -> None:
         """A close was acknowledged."""
+        self.unsettled = False
         for layer in self.layers:
             if not layer.lost:
                 layer.level = max(layer.level, Level.PUBLISHED)
@@ -136,6 +140,7 @@ class FileModel:
         for layer in self._unsynced():
             layer.shaky = layer.lost = True
         self.sizes = self._possible_sizes() | {(self.size, self.size)}
+        self.unsettled = True
 
     def servers_lost_power(self, *, held_open: bool) -> None:
         """A machine with chunks crashed. ``held_open``: an fsync may still come."""
@@ -146,6 +151,7 @@ class FileModel:
     def client_died(self) -> None:
         """What it had not published may be half there; nobody will sync the rest."""
         self.sizes = self._possible_sizes()
+        self.unsettled = False
         for layer in self._unsynced():
             if layer.level is Level.DIRTY:
                 layer.shaky = True
@@ -164,7 +170,9 @@ class FileModel:
         allowed = self.sizes or {(self.size, self.size)}
         if not any(least <= size <= most for least, most in allowed):
             return f"the size is {size}, allowed is {sorted(allowed)}"
-        if self.sizes is not None:
+        if self.unsettled:
+            self.size = size
+        elif self.sizes is not None:
             self.size = self.durable_size = size
             self.sizes = None
         return None

@@ -177,4 +177,13 @@ def test_a_short_read_shows_which_of_the_possible_sizes_it_is():
     assert file.see_bytes(0, 2, b"ab") is None
     assert file.see_bytes(0, 9, b"abcd") is None
     assert file.size == 4
-    assert file.sizes is None
+
+
+def test_after_a_failure_only_another_client_shows_what_the_servers_have():
+    file = file_with((0, b"abcdef"))
+    file.failed()
+    assert file.see_size(6) is None
+    file.failed()
+    file.client_died()
+    assert file.see_size(0) is None
+    assert file.see_size(6) is not None
