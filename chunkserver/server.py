@@ -14,7 +14,7 @@ from ..fs.ports.clock import RealClock
 from ..fs.ports.disk_real import RealDisk
 from ..fs.ports.network_real import RealNetwork
 from ..fs.ports.randomness import RealRandomness
-from ..fs.process import locked, stop_at_signal, tell_ready
+from ..fs.process import locked, stop_at_signal, tell_ready, use_memory_freely
 from .config import ChunkserverConfig
 from .node import run_node
 
@@ -24,6 +24,7 @@ async def run_server(config_path: str) -> None:
     config = load(config_path, ChunkserverConfig)
     config.check(config_path)
     set_up(config.log_level)
+    use_memory_freely()
     _allow_many_files()
     with locked(config.data, CHUNKSERVER):
         ports = Ports(RealClock(), RealRandomness(), RealDisk(config.data), RealNetwork())

@@ -6,7 +6,6 @@ a second signal gives up, and says what that loses.
 """
 
 import contextlib
-import ctypes
 import errno
 import logging
 import os
@@ -27,6 +26,7 @@ from ..fs.ports.clock import RealClock
 from ..fs.ports.disk_real import RealDisk
 from ..fs.ports.network_real import RealNetwork
 from ..fs.ports.randomness import RealRandomness
+from ..fs.process import use_memory_freely
 from . import mounts
 from .client import Client, Identity, open_client
 from .fuse.pyfuse3_driver import Invalidation, Pyfuse3Driver
@@ -37,12 +37,6 @@ log = logging.getLogger(__name__)
 FUSE_DEVICE = "/dev/fuse"
 STALE_CHECK_S = 5.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-# mallopt(3)
-M_TRIM_THRESHOLD = -1
-M_MMAP_THRESHOLD = -3
-KEPT_BLOCK_BYTES = 16 << 20
-KEPT_TOTAL_BYTES = 128 << 20
 
 
 class MountRequest(NamedTuple):
@@ -139,7 +133,7 @@ async def run_mount(request: MountRequest, on_ready: Callable[[], None]) -> None
     """
     check_machine()
     request = request._replace(point=await free_point(request.point))
-    keep_memory()
+    use_memory_freely()
     failures: list[TideError] = []
     try:
         with trio.CancelScope() as patience:
@@ -267,15 +261,6 @@ def set_read_ahead(device: str, size_bytes: int) -> None:
         path.write_text(f"{size_bytes // 1024}\n")
     except OSError as error:
         log.debug("%s: %s", path, error.strerror)
-
-
-def keep_memory() -> None:
-    """Have the C library keep freed blocks: each write arrives in a fresh buffer of up to 1 MiB,
-    and to map, fault in and unmap it costs more than to copy it."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_TOTAL_BYTES)
 
 
 @contextlib.contextmanager

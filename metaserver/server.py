@@ -12,7 +12,7 @@ from ..fs.ports.clock import RealClock
 from ..fs.ports.disk_real import RealDisk
 from ..fs.ports.network_real import RealNetwork
 from ..fs.ports.randomness import RealRandomness
-from ..fs.process import locked, stop_at_signal, tell_ready
+from ..fs.process import locked, stop_at_signal, tell_ready, use_memory_freely
 from .config import MetaserverConfig
 from .node import run_node
 from .store_lmdb import LmdbStores
@@ -23,6 +23,7 @@ async def run_server(config_path: str) -> None:
     config = load(config_path, MetaserverConfig)
     config.check(config_path)
     set_up(config.log_level)
+    use_memory_freely()
     folder = config.data
     with locked(folder, METASERVER):
         disk = RealDisk(folder)
