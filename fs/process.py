@@ -28,7 +28,7 @@ KEPT_TOTAL_BYTES = 128 << 20
 
 COLLECT_AFTER = (50_000, 20, 100)
 """gc.set_threshold: a cache of many small objects that live on is walked in vain at each turn of
-the default (700, 10, 10); that was half of the client's CPU in creating files."""
+the default (700, 10, 10); that was a quarter of the client's CPU in creating files."""
 
 
 @contextmanager
