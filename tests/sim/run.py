@@ -7,11 +7,13 @@ Exit code 0: all is well, 1: a seed failed, 2: the command was wrong.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 import click
@@ -25,6 +27,7 @@ from tidefs.tests.sim.simulation import MUTATIONS, Outcome, simulate
 
 HASH_SEEDS = ("1", "2")
 PROGRESS_SEEDS = 25
+SEED_CPU_MAX_S = 120
 
 
 @click.command(help=__doc__)
@@ -95,10 +98,20 @@ def _problem(number: int, outcomes: tuple[Outcome, ...]) -> str:
 
 
 def _run(number: int, mutation: str | None, trace: str | None) -> Outcome:
-    if trace is None:
-        return simulate(number, mutation=mutation)
-    with Path(trace).open("w") as copy_to:
-        return simulate(number, mutation=mutation, copy_to=copy_to)
+    signal.signal(signal.SIGPROF, _went_round_in_circles)
+    signal.setitimer(signal.ITIMER_PROF, SEED_CPU_MAX_S)
+    try:
+        if trace is None:
+            return simulate(number, mutation=mutation)
+        with Path(trace).open("w") as copy_to:
+            return simulate(number, mutation=mutation, copy_to=copy_to)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _went_round_in_circles(_number: int, _frame: FrameType | None) -> None:
+    """A loop in which virtual time stands still never ends: this shows where it is."""
+    raise TimeoutError(f"one seed took more than {SEED_CPU_MAX_S} s of processor time")
 
 
 def _start_child(seeds: range, mutation: str | None, hash_seed: str) -> "subprocess.Popen[str]":

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 RUN = Path(__file__).with_name("run.py")
 
 
@@ -14,6 +16,8 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_some_seeds_pass_twice_with_the_same_trace():
     done = run("--seeds", "24")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
