@@ -17,6 +17,7 @@ help:
 	@echo 'make test       the tests (with a real mount where there is a /dev/fuse)'
 	@echo 'make check      style, types, and who may import whom'
 	@echo 'make simulate   a cluster with faults, in one process: SEEDS=$(SEEDS)'
+	@echo 'make campaign   an hour of real programs and real kills on real mounts (root; fio, stress-ng)'
 	@echo 'make bench      measure $(MNT) beside a local folder: BENCH="--quick" for a short one'
 
 mount: mounted
@@ -45,6 +46,15 @@ check: $(READY_TO_TEST) build/import/tidefs
 simulate: $(READY_TO_TEST)
 	$(BIN)/python tests/sim/run.py --seeds $(SEEDS)
 
+# Any source distribution will do; Django's is large, and has files of every size.
+TARBALLS := build/tarballs
+$(TARBALLS): | .venv/bin/python
+	$(BIN)/pip download -q --no-deps --no-binary :all: --dest $@.new django
+	@mv $@.new $@
+
+campaign: $(READY_TO_TEST) | $(TARBALLS)
+	$(BIN)/python tests/campaign/acceptance.py all --tarball $$(ls $(TARBALLS)/*.tar.gz | head -1)
+
 bench: mounted
 	$(BIN)/python tests/bench/table.py $(MNT) --label tidefs $(BENCH) \
 	    --remount '$(BIN)/tidefs umount $(MNT) && $(BIN)/tidefs mount $(DIR) $(MNT)'
@@ -66,4 +76,4 @@ $(READY_TO_TEST): setup.cfg pyproject.toml | .venv/bin/python
 	@deploy/install-into $(BIN)/python '.[test]'
 	@touch $@ $(READY)
 
-.PHONY: help mount mounted umount test check simulate bench
+.PHONY: help mount mounted umount test check simulate campaign bench
