@@ -83,13 +83,6 @@ class DentryCache:
         if directory is not None and directory.version == version:
             directory.complete = True
 
-    def forget_name(self, inode: int, name: bytes) -> None:
-        """What is known of one name turned out wrong."""
-        directory = self._directories.get(inode)
-        if directory is not None:
-            self._count -= directory.names.pop(name, None) is not None
-            directory.complete = False
-
     def forget(self, inode: int) -> None:
         """All names of a directory."""
         directory = self._directories.pop(inode, None)

@@ -26,8 +26,6 @@ SEGMENT_HEADER_BYTES = _SEGMENT.size + _CHECKSUM.size
 RECORD_HEADER_BYTES = _RECORD.size + _CHECKSUM.size
 CLUSTER_ID_MAX_BYTES = 32
 
-_NOTHING = bytes(RECORD_HEADER_BYTES)
-
 
 class StoredRecord(NamedTuple):
     """A record as found in a segment: ``synced_index`` was known durable when it was written."""
@@ -108,12 +106,6 @@ def read_record(data: memoryview, offset: int, salt: int, *, base: int = 0) -> S
     if stored != checksum_of(parts, salt ^ (base + offset)):
         return None
     return StoredRecord(Record(term, index, bytes(data[body:end])), synced_index, end)
-
-
-def is_nothing(data: memoryview, offset: int) -> bool:
-    """Whether no record was ever begun at ``offset``: zeros, or the end of the file."""
-    found = data[offset : offset + RECORD_HEADER_BYTES]
-    return found == _NOTHING[: len(found)]
 
 
 def find_records(data: bytes, offset: int, salt: int) -> Sequence[StoredRecord]:

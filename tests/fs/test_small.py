@@ -1,4 +1,4 @@
-"""The small helpers: quantities, back-off, logging, metrics."""
+"""The small helpers: quantities, back-off, logging."""
 
 import io
 import logging
@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from tidefs.fs import log
 from tidefs.fs.backoff import Backoff
 from tidefs.fs.errors import TideError
-from tidefs.fs.metrics import Histogram, Metrics
 from tidefs.fs.quantities import format_size, parse_duration, parse_size
 
 
@@ -124,26 +123,3 @@ def test_once(caplog):
     once.well("a", "a is back")
     once.warn("a", "%s is down", "a")
     assert caplog.messages == ["a is down", "b is down", "a is back", "a is down"]
-
-
-@given(st.lists(st.integers(0, 10**12), min_size=1))
-def test_quantiles_are_right_to_a_factor_of_two(durations_ns):
-    histogram = Histogram()
-    for duration_ns in durations_ns:
-        histogram.add(duration_ns)
-    for fraction in (0.5, 0.99, 1.0):
-        index = max(-(-len(durations_ns) * fraction // 1) - 1, 0)
-        exact = sorted(durations_ns)[int(index)]
-        assert exact <= histogram.quantile_ns(fraction) <= 2 * exact + 1
-
-
-def test_metrics():
-    metrics = Metrics()
-    metrics.count("b", 2)
-    metrics.count("a")
-    metrics.took("read", 3000)
-    snapshot = metrics.snapshot()
-    assert list(snapshot.counters.items()) == [("a", 1), ("b", 2)]
-    assert snapshot.latencies["read"].times == 1
-    assert snapshot.latencies["read"].max_us == 3
-    assert Metrics().snapshot().latencies == {}
