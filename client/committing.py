@@ -112,6 +112,7 @@ class Committer:
         """Drop all that is not committed."""
         for index, held in file.reserved.items():
             self._shell.meta.committed(file.inode, index, held.handle)
+            file.unsynced.forget(index)
         file.reserved.clear()
         file.layout.forget()
         file.drop_changes()

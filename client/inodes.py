@@ -267,6 +267,7 @@ class File:
         self.written.clear()
         self.mtime_ns = None
         for start, end in pinned:
+            self.unsynced.ranges.remove(start, end)
             self._forget_valid(start, end)
             self.settle(start, end)
         self.size = self.server_size

@@ -89,8 +89,7 @@ class Syncer:
         place = await self._pusher.granted(file, index)
         if place is None or place.handle != chunk.place.handle:
             # Another took its place, or nothing: it was truncated away.
-            file.unsynced.chunks.pop(index, None)
-            file.unsynced.take_ranges(index)
+            file.unsynced.forget(index)
         elif place.fresh:
             _give_up(file, index, error)
         else:

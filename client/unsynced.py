@@ -65,6 +65,11 @@ class Unsynced:
         for start, end in ranges:
             self.ranges.add(start, end)
 
+    def forget(self, index: int) -> None:
+        """The chunk does not belong to the file, and never will."""
+        self.chunks.pop(index, None)
+        self.take_ranges(index)
+
     def cut(self, size: int) -> None:
         """The file was truncated."""
         self.ranges.remove(size, FOREVER)

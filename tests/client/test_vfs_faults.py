@@ -518,3 +518,17 @@ async def test_the_other_writes_to_a_fresh_chunk_do_not_go_where_the_first_one_f
         assert len({version for version, _ in places[1:]}) == 1
         assert places[0][0] < places[1][0]
         assert cluster.content(inode) == b"".join(b"%d" % at * MIB for at in range(4))
+
+
+async def test_bytes_that_were_given_up_are_not_missed_by_fsync(autojump_clock, cluster, on):
+    async with on("uncached") as mount:
+        inode, handle = await new_file(mount)
+        cluster.weather.call_failures[meta.Commit] = [TideError(Code.NO_SPACE)]
+        with pytest.raises(TideError):
+            await mount.write(handle, 0, b"a" * MIB)
+        assert cluster.writes
+        cluster.weather.sync_failures = [failed()]
+        await mount.fsync(handle, False)
+        await mount.write(handle, 0, b"b")
+        await mount.fsync(handle, False)
+        assert cluster.content(inode) == b"b"
