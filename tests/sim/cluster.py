@@ -40,8 +40,8 @@ class Lies:
 
     metaserver: Lie = honest
     chunkserver: Lie = honest
-    close_keeps_back: bool = False
-    """A client's close answers at once and publishes nothing."""
+    close_publishes_late: bool = False
+    """A client's close answers at once, and what it should publish comes later."""
 
 
 class Cluster:

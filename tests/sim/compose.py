@@ -42,6 +42,7 @@ CLUSTER_ID = "simulated"
 METASERVER = "m"
 META_ADDRESS = f"tcp:{METASERVER}:1"
 GARBAGE_GRACE_MS = 5_000
+PUBLISHED_LATE_S = 0.5
 PATIENCE_MS = 3_600_000
 
 
@@ -110,27 +111,31 @@ def mount(options: "Options", lies: Lies) -> MountLife:
                 nursery,
                 timeout_ms=PATIENCE_MS,
             )
-            if lies.close_keeps_back:
-                _keep_back(client.vfs)
+            if lies.close_publishes_late:
+                _publish_late(client.vfs, nursery)
             await serve(client.vfs)
             await client.close()
 
     return life
 
 
-def _keep_back(vfs: Vfs) -> None:
-    """A broken client: what close should publish stays here until it is flushed for its age."""
-    flush, released = vfs._flush, vfs._released
+def _publish_late(vfs: Vfs, nursery: trio.Nursery) -> None:
+    """A broken client: close answers at once, and publishes a while later."""
+    flush, release = vfs._flush, vfs._release_modified
 
     async def fsync_only(file: File, *, sync: bool) -> None:
         if sync:
             await flush(file, sync=True)
 
-    async def release_only(file: File) -> None:
-        released(file)
+    async def release_late(file: File) -> None:
+        await trio.sleep(PUBLISHED_LATE_S)
+        await release(file)
+
+    async def release_at_once(file: File) -> None:
+        nursery.start_soon(release_late, file)
 
     vfs._flush = fsync_only  # type: ignore[method-assign]
-    vfs._release_modified = release_only  # type: ignore[method-assign]
+    vfs._release_modified = release_at_once  # type: ignore[method-assign]
 
 
 async def check_servers(cluster: Cluster, workers: Sequence[Worker | Rival]) -> None:

@@ -111,8 +111,8 @@ def late_below(folders: str | tuple[str, ...], delay_s: float) -> Lie:
 MUTATIONS: dict[str, Lies] = {
     "metaserver-replies-early": Lies(metaserver=late_below("log/", 0.02)),
     "metaserver-never-syncs": Lies(metaserver=late_below("log/", NEVER)),
-    "chunkserver-replies-early": Lies(chunkserver=late_below(("journal/", "chunks/"), 2.0)),
-    "client-close-keeps-back": Lies(close_keeps_back=True),
+    "chunkserver-replies-early": Lies(chunkserver=late_below("chunks/", 10.0)),
+    "client-closes-early": Lies(close_publishes_late=True),
 }
 """Broken acknowledgements, to see that the simulator sees them."""
 

@@ -22,7 +22,7 @@ SEEDS = "200"
         "metaserver-replies-early",
         "metaserver-never-syncs",
         "chunkserver-replies-early",
-        "client-close-keeps-back",
+        "client-closes-early",
     ],
 )
 def test_a_broken_acknowledgement_is_caught(mutation):
