@@ -128,7 +128,7 @@ async def rebuild_all(disk: Disk, shelf: Shelf, upkeep: Upkeep, found: Found) ->
         if isinstance(outcome, Rebuilt):
             await _redo(disk, shelf, known, outcome, records, found.crashed)
         else:
-            folders |= _put_away(disk, shelf, known, outcome)
+            folders |= await _put_away(disk, shelf, known, outcome)
         if number % REBUILT_AT_ONCE == 0:
             await upkeep.flush(idle_ns=0)
     for folder in sorted(folders):
@@ -192,8 +192,14 @@ async def _check_anew(chunk: Chunk, file: File, rebuilt: Rebuilt) -> None:
         chunk.found(block, 0 if is_zero(content) else block_sum(content), len(content))
 
 
-def _put_away(disk: Disk, shelf: Shelf, handle: ChunkHandle, outcome: Gone | Damaged) -> set[str]:
-    """Remove what was deleted; set aside what cannot be read. The folders that were changed."""
+async def _put_away(
+    disk: Disk, shelf: Shelf, handle: ChunkHandle, outcome: Gone | Damaged
+) -> set[str]:
+    """Remove what was deleted; set aside what cannot be read. The folders that were changed.
+
+    A file that never had a header, and that the journal does not know, was begun just before a
+    crash: no write to it was acknowledged.
+    """
     if shelf.entry(handle) is not None:
         shelf.drop(handle)
     path = chunk_path(handle)
@@ -202,9 +208,11 @@ def _put_away(disk: Disk, shelf: Shelf, handle: ChunkHandle, outcome: Gone | Dam
             log.error("chunk %016x is gone: its file %s is missing", handle, path)
         return {chunk_folder(handle)}
     file = disk.open(path)
-    empty = file.size() <= DATA_START
-    file.close()
-    if isinstance(outcome, Gone) or empty:
+    try:
+        begun = file.size() <= DATA_START or not any(await file.read(0, HEADER_MAX_BYTES))
+    finally:
+        file.close()
+    if isinstance(outcome, Gone) or begun:
         disk.remove(path)
         return {chunk_folder(handle)}
     disk.make_folder(DAMAGED)

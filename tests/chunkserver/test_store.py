@@ -6,7 +6,7 @@ import pytest
 import trio
 from tidefs.chunkserver import shelf as shelf_module
 from tidefs.chunkserver import upkeep as upkeep_module
-from tidefs.chunkserver.layout import DATA_START, chunk_path
+from tidefs.chunkserver.layout import DATA_START, chunk_folder, chunk_path
 from tidefs.chunkserver.records import JOURNAL
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import MIB
@@ -263,6 +263,20 @@ async def test_a_damaged_header_sets_the_file_aside():
         assert store.reports() == []
         assert bench.disk.names("damaged") == ["0000000000000005"]
         store.create(5, 2)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_file_that_was_only_begun_when_the_machine_crashed_is_no_damage(seed):
+    """Its name and bytes may be on stable storage before its CREATE is."""
+    bench = Bench(seed)
+    await bench.format()
+    async with bench.store("crash") as store:
+        store.create(5, 1)
+        write(store, 5, 0, b"x" * 3 * BLOCK)
+        await bench.disk.sync_folder(chunk_folder(5))
+    async with bench.store() as store:
+        assert not bench.disk.exists("damaged")
+        assert bench.disk.exists(chunk_path(5)) == bool(store.reports())
 
 
 async def test_a_journal_with_damage_in_the_middle_refuses_to_start():
