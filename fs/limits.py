@@ -63,6 +63,15 @@ CHECKPOINT_ENTRIES = 100_000
 FREE_SPACE_RESERVE_BYTES = 32 * MIB
 FREE_SPACE_RESERVE_PARTS = 20  # or one part in so many of the disk, whichever is less
 
+# The group of metaservers (Raft). Ratios as in the paper's section 9.3: an election time-out is
+# several heartbeats, and those are many times what a message and a sync take.
+RAFT_HEARTBEAT_MS = 50
+RAFT_ELECTION_MIN_MS = 250  # up to twice as long
+MEMBERS_MAX = 9
+APPEND_MAX_BYTES = 1 * MIB  # of bodies in one Append, but for one larger record
+APPENDS_IN_FLIGHT_MAX = 64  # unanswered, to one member
+SNAPSHOT_PIECE_BYTES = 1 * MIB
+
 # The client.
 CACHE_BLOCK_BYTES = 128 * KIB
 CACHE_BYTES = 256 * MIB
@@ -97,6 +106,10 @@ assert INLINE_MAX_BYTES <= CHECKSUM_BLOCK_BYTES
 assert DIRTY_MAX_BYTES <= CACHE_BYTES
 assert XATTR_VALUE_MAX_BYTES + INLINE_MAX_BYTES < FRAME_HEADER_MAX_BYTES < LOG_RECORD_MAX_BYTES
 assert LOG_RECORD_MAX_BYTES < LOG_SEGMENT_BYTES
+assert RAFT_HEARTBEAT_MS * 4 <= RAFT_ELECTION_MIN_MS, "some heartbeats may be lost"
+assert RAFT_ELECTION_MIN_MS * 4 < SESSION_LEASE_MS, "sessions survive a few elections"
+assert APPEND_MAX_BYTES <= LOG_RECORD_MAX_BYTES
+assert SNAPSHOT_PIECE_BYTES <= FRAME_PAYLOAD_MAX_BYTES
 assert HEARTBEAT_MS * 3 < CHUNKSERVER_DEAD_MS
 assert NFS_TRUST_MIN_MS <= NFS_TRUST_MAX_MS
 assert REPLICAS_MIN_DURING_REPAIR <= REPLICAS_DEFAULT <= REPLICAS_MAX

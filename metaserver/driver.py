@@ -22,7 +22,8 @@ from .effects import Effect
 from .entries import Entry
 from .hard_state import store_hard_state
 from .oplog import Log
-from .raft.contract import Core, Envelope, Ready, Record
+from .raft.contract import Record
+from .raft.sole import Core, Envelope, Ready
 from .space import SpaceGuard
 from .state import State
 from .store import Store

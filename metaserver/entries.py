@@ -2,6 +2,7 @@
 
 from ..fs.messages.base import Done, Message, Request, method
 from ..fs.messages.meta import SessionOpened
+from ..fs.messages.raft import Configuration
 
 
 class Entry(Message):
@@ -106,6 +107,13 @@ class AdmitServer(Request[Done]):
     addresses: list[str]
 
 
+@method(0x0308)
+class SetMembers(Request[Done]):
+    """The group consists of these from now on: a record of Kind.MEMBERS, seen by the state."""
+
+    configuration: Configuration
+
+
 INTERNAL_METHODS = frozenset(
     request.METHOD
     for request in (
@@ -117,6 +125,7 @@ INTERNAL_METHODS = frozenset(
         ReserveHandles,
         GrantChunk,
         AdmitServer,
+        SetMembers,
     )
 )
 """Changes that a client may not ask for."""

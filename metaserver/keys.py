@@ -16,6 +16,7 @@
 | ``n`` nonce                | session                                    |
 | ``r`` session, slot        | SlotRecord                                 |
 | ``v`` server               | (role, host, addresses)                    |
+| ``g``                      | Configuration of the group of metaservers  |
 
 The longest key is a name of 255 bytes behind 9 others; LMDB takes 511.
 """
@@ -36,6 +37,7 @@ SESSION = b"s"
 NONCE = b"n"
 SLOT = b"r"
 SERVER = b"v"
+GROUP = b"g"
 
 NUMBER_MAX = (1 << 64) - 1
 """The largest number that a key holds."""

@@ -43,6 +43,13 @@ class Done(Message):
     """The reply that says nothing but that it was done."""
 
 
+class Notice(Request[Done]):
+    """A request that is only told: no reply, no error, no deadline, and it may be lost.
+
+    See ``Peer.tell``. Who handles one may raise what it likes: it is logged.
+    """
+
+
 def method(number: int) -> Callable[[type[Q]], type[Q]]:
     """Give a request class its number, for ever."""
 

@@ -1,4 +1,4 @@
-"""FormatCluster, AdmitServer and Noop: what concerns the cluster itself."""
+"""FormatCluster, AdmitServer, SetMembers and Noop: what concerns the cluster itself."""
 
 from ...fs.attributes import Kind
 from ...fs.codec import Buffer
@@ -6,7 +6,7 @@ from ...fs.errors import Code, TideError
 from ...fs.ids import ROOT
 from ...fs.limits import REPLICAS_MAX
 from ...fs.messages.base import Done, Message
-from ..entries import AdmitServer, FormatCluster, Noop
+from ..entries import AdmitServer, FormatCluster, Noop, SetMembers
 from ..moment import Moment
 from ..namespace import FIRST_COOKIE
 from ..records import ServerRecord
@@ -59,6 +59,17 @@ def admit_server(tables: Tables, request: AdmitServer, payload: Buffer) -> Perfo
 
     def perform(moment: Moment) -> Message:
         tables.servers.put(record)
+        return Done()
+
+    return perform
+
+
+@operation(SetMembers)
+def set_members(tables: Tables, request: SetMembers, payload: Buffer) -> Perform:
+    """Consensus has decided it: nothing is left to refuse."""
+
+    def perform(moment: Moment) -> Message:
+        tables.servers.put_group(request.configuration)
         return Done()
 
     return perform
