@@ -3,8 +3,10 @@
 It is written last when a folder is made, so a folder without one holds nothing that matters.
 """
 
+import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .errors import Code, TideError
 from .handshake import Identity
@@ -18,14 +20,14 @@ _NEW = f"{IDENTITY}.new"
 _HARMLESS = frozenset({LOCK, _NEW, "lost+found"})
 
 
-async def is_ours(disk: Disk, identity: Identity, folder: str) -> bool:
-    """Whether the folder has an identity file; it must be this server's then.
+async def read_identity(disk: Disk, identity: Identity, folder: str) -> dict[str, Any] | None:
+    """What stands in the folder's identity file, which must be this server's; None: no file.
 
     ``folder`` is its name for people. FOREIGN_FOLDER says whose it is instead, CORRUPT that the
     file cannot be read.
     """
     if not disk.exists(IDENTITY):
-        return False
+        return None
     file = disk.open(IDENTITY)
     try:
         data = await file.read(0, file.size())
@@ -48,7 +50,15 @@ async def is_ours(disk: Disk, identity: Identity, folder: str) -> bool:
                 Code.FOREIGN_FOLDER,
                 f"{folder} belongs to {key} {found.get(key)}, not {ours}: check the configuration",
             )
-    return True
+    return found
+
+
+async def is_ours(disk: Disk, identity: Identity, folder: str) -> bool:
+    """Whether the folder has an identity file; it must be this server's then.
+
+    Raises what ``read_identity`` raises.
+    """
+    return await read_identity(disk, identity, folder) is not None
 
 
 def strange_names(disk: Disk, known: Iterable[str] = ()) -> list[str]:
@@ -65,12 +75,15 @@ def not_vacant(folder: str, strange: list[str]) -> TideError:
     )
 
 
-async def make_ours(disk: Disk, identity: Identity) -> None:
-    """Write the identity file; durable when this returns."""
+async def make_ours(disk: Disk, identity: Identity, more: Sequence[str] = ()) -> None:
+    """Write the identity file; durable when this returns.
+
+    ``more``: lines of TOML that this role wants to find in it later.
+    """
     file = disk.open(_NEW, create=True)
     try:
         file.truncate(0)
-        file.write(0, [_text(identity).encode()])
+        file.write(0, [_text(identity, more).encode()])
         await file.sync()
     finally:
         file.close()
@@ -78,11 +91,18 @@ async def make_ours(disk: Disk, identity: Identity) -> None:
     await disk.sync_folder("")
 
 
-def _text(identity: Identity) -> str:
-    return (
-        "# Made by TideFS. Do not change it, and do not move it to another folder.\n"
-        f"format = {FORMAT}\n"
-        f'role = "{identity.role}"\n'
-        f'cluster = "{identity.cluster}"\n'
-        f"server = {identity.server}\n"
+def quoted(text: str) -> str:
+    """As a string of TOML. What JSON writes is one, but for the one control character it leaves."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _text(identity: Identity, more: Sequence[str]) -> str:
+    lines = (
+        "# Made by TideFS. Do not change it, and do not move it to another folder.",
+        f"format = {FORMAT}",
+        f"role = {quoted(identity.role)}",
+        f"cluster = {quoted(identity.cluster)}",
+        f"server = {identity.server}",
+        *more,
     )
+    return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.handshake import Identity
+from ..fs.identity import IDENTITY
 from ..fs.messages.hello import METASERVER
 from ..fs.ports import Ports
 from ..fs.ports.network import Listener
@@ -16,7 +17,7 @@ from .caretaker import Caretaker
 from .config import MetaserverConfig
 from .driver import Driver
 from .entries import FormatCluster
-from .format import open_folder
+from .format import format_folder, open_folder
 from .hard_state import load_hard_state
 from .leader import Leader
 from .raft.contract import HardState
@@ -45,7 +46,9 @@ async def run_node(
     that cannot be listened on, DEVICE_ERROR when the disk of the log fails.
     """
     identity = Identity(config.cluster, METASERVER, config.server)
-    await open_folder(ports.disk, identity, config.data)
+    if not config.members and not ports.disk.exists(IDENTITY):
+        await format_folder(ports.disk, identity, config.data, [config.own_place])
+    await open_folder(ports.disk, identity, config.data, config.own_place)
     recovered = await recover(ports.disk, stores, config.cluster, segment_bytes=config.log_segment)
     try:
         await _lead(config, ports, identity, recovered, pid, task_status)
