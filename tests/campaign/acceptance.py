@@ -14,35 +14,15 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tarfile
 import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
+import group
+import partition
 import stage as s
-from stage import CampaignError, Stage, compare, run, say, stage, wait_until
-
-Campaign = Callable[[argparse.Namespace], None]
-CAMPAIGNS: dict[str, Campaign] = {}
-
-
-def campaign(function: Campaign) -> Campaign:
-    """Register a campaign under its function's name."""
-    CAMPAIGNS[function.__name__] = function
-    return function
-
-
-def unpack(tarball: Path, into: Path) -> Path:
-    """`tar -x` as root keeps owners, modes and times; the tree's top."""
-    run("tar", "-xf", tarball, "-C", into)
-    with tarfile.open(tarball) as archive:
-        return into / archive.getnames()[0].split("/")[0]
-
-
-def local_copy(tarball: Path) -> Path:
-    """The same tree on the local disk."""
-    return unpack(tarball, Path(tempfile.mkdtemp(prefix="tidefs-local.")))
+from registry import CAMPAIGNS, campaign
+from stage import CampaignError, Stage, compare, local_copy, run, say, stage, unpack, wait_until
 
 
 @campaign
@@ -209,7 +189,7 @@ def _finish(unpacking: "subprocess.Popen[bytes]") -> None:
 def everything(options: argparse.Namespace) -> None:
     """kill -9 of everything at once, after fsync or sync: nothing synced is missing."""
     dice = random.Random(options.seed)
-    with stage(3, 3) as cluster:
+    with stage(3, 3, metaservers=options.metaservers) as cluster:
         point = cluster.mount()
         synced: dict[str, bytes] = {}
         for round_number in range(options.power_cuts):
@@ -268,11 +248,13 @@ def _write_unsynced(top: Path, dice: random.Random) -> None:
 
 def main() -> int:
     """Run one campaign, or all."""
+    assert {group.failover, partition.cut_off} <= set(CAMPAIGNS.values())
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("campaign", choices=[*CAMPAIGNS, "all", "list"])
     parser.add_argument("--tarball", type=Path, help="a source distribution to unpack")
     parser.add_argument("--rounds", type=int, default=1, help="kills during one unpacking")
     parser.add_argument("--power-cuts", type=int, default=20, help="kills of everything")
+    parser.add_argument("--metaservers", type=int, default=3, help="in the campaign `everything`")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if options.campaign == "list":

@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -58,18 +59,20 @@ def tidefs(*arguments: str | Path) -> str:
 class Stage:
     """A cluster below ``folder``, and the mounts made here."""
 
-    def __init__(self, folder: Path, chunkservers: int, replicas: int) -> None:
+    def __init__(self, folder: Path, chunkservers: int, replicas: int, metaservers: int) -> None:
         self.folder = folder
         self.cluster = folder / "cluster"
         self.chunkservers = chunkservers
         self.replicas = replicas
+        self.metaservers = metaservers
         self.mounts: list[Path] = []
 
     def up(self) -> None:
         """Start whatever is not running."""
         arguments: list[str | Path] = ["up", self.cluster]
         if not self.cluster.exists():
-            arguments += ["--metaservers", "1", "--chunkservers", str(self.chunkservers)]
+            arguments += ["--metaservers", str(self.metaservers)]
+            arguments += ["--chunkservers", str(self.chunkservers)]
             arguments += ["--replicas", str(self.replicas)]
         tidefs(*arguments)
 
@@ -109,6 +112,29 @@ class Stage:
         servers = self.status()["servers"]
         assert isinstance(servers, list)
         return [server["pid"] for server in servers if server["role"] == role and server["pid"]]
+
+    def members(self) -> list[dict[str, object]]:
+        """`tidefs cluster status --json`: one dictionary for each metaserver."""
+        done = subprocess.run(
+            [*TIDEFS, "cluster", "status", str(self.cluster), "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        found: list[dict[str, object]] = json.loads(done.stdout)["members"]
+        return found
+
+    def leader(self) -> dict[str, object]:
+        """The member that leads in the highest term; waits until there is one."""
+        found: list[dict[str, object]] = []
+
+        def led() -> bool:
+            found[:] = [member for member in self.members() if member["role"] == "leader"]
+            return bool(found)
+
+        wait_until(led, "a metaserver leads")
+        return max(found, key=lambda member: int(str(member["term"])))
 
     def client_pids(self) -> list[int]:
         """The process ids of the clients that serve mounts of this cluster."""
@@ -162,10 +188,12 @@ def _pause() -> None:
 
 
 @contextlib.contextmanager
-def stage(chunkservers: int, replicas: int, keep: bool = False) -> Iterator[Stage]:
+def stage(
+    chunkservers: int, replicas: int, *, metaservers: int = 1, keep: bool = False
+) -> Iterator[Stage]:
     """A running cluster in a temporary folder; removed at the end, whatever happened."""
     folder = Path(tempfile.mkdtemp(prefix="tidefs-campaign."))
-    made = Stage(folder, chunkservers, replicas)
+    made = Stage(folder, chunkservers, replicas, metaservers)
     try:
         made.up()
         yield made
@@ -173,6 +201,23 @@ def stage(chunkservers: int, replicas: int, keep: bool = False) -> Iterator[Stag
         made.close()
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def unpack(tarball: Path, into: Path) -> Path:
+    """`tar -x` as root keeps owners, modes and times; the tree's top."""
+    run("tar", "-xf", tarball, "-C", into)
+    return into / top_of(tarball)
+
+
+def top_of(tarball: Path) -> str:
+    """The one folder that everything in a source distribution is in."""
+    with tarfile.open(tarball) as archive:
+        return archive.getnames()[0].split("/")[0]
+
+
+def local_copy(tarball: Path) -> Path:
+    """The same tree on the local disk."""
+    return unpack(tarball, Path(tempfile.mkdtemp(prefix="tidefs-local.")))
 
 
 def manifest(top: Path, leave_out: frozenset[str] = frozenset()) -> dict[str, tuple[object, ...]]:
