@@ -8,6 +8,7 @@ longest gap between two answers that begins at the kill, as that program sees it
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -55,7 +56,7 @@ class Prober(threading.Thread):
         answers = [at for at in list(self.answers) if at <= until]
         first = next((n for n, at in enumerate(answers) if at >= since), len(answers))
         near = answers[max(0, first - 1) :]
-        return max((b - a for a, b in zip(near, near[1:], strict=False)), default=until - since)
+        return max((b - a for a, b in itertools.pairwise(near)), default=until - since)
 
 
 def leader(folder: Path) -> tuple[str, int]:

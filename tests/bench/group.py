@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trio
+from tidefs.fs.attributes import Kind
 from tidefs.fs.errors import TideError
 from tidefs.fs.handshake import Identity
 from tidefs.fs.messages.hello import ANY_CLUSTER, CLIENT
@@ -80,9 +81,11 @@ class Creator:
         request = Create(
             parent=self._directory,
             name=b"file-%d" % self._made,
+            kind=Kind.FILE,
             mode=0o644,
             uid=0,
             gid=0,
+            device=0,
             exclusive=True,
             open=False,
         )
