@@ -1,7 +1,9 @@
 """The small key-value interface that the state lives behind: bytes to bytes, in key order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
+
+from ..fs.codec import checksum_of
 
 
 class KeyValue(Protocol):
@@ -29,3 +31,14 @@ class KeyValue(Protocol):
         may follow; ``get`` and further scans may happen inside it.
         """
         ...
+
+
+def digest_of(pairs: Iterable[tuple[bytes, bytes]]) -> int:
+    """A checksum over pairs in key order: equal when they are."""
+    return checksum_of(part for pair in pairs for part in _framed(pair))
+
+
+def _framed(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes, bytes]:
+    """A pair such that no two different lists of pairs have the same concatenation."""
+    key, value = pair
+    return len(key).to_bytes(4, "big") + len(value).to_bytes(4, "big"), key, value

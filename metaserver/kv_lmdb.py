@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import lmdb
 
 from ..fs.errors import Code, TideError
+from .kv import digest_of
 
 MAP_BYTES = 1 << 40
 """Address space, not disk: the most the state can grow to."""
@@ -83,6 +84,12 @@ class LmdbKeyValue:
         """Write what is committed into an open file. May run in another thread meanwhile."""
         # Compacting copies read in a transaction of their own; plain ones would wait for ours.
         self._env.copyfd(descriptor, compact=True)
+
+    def digest(self, key: bytes) -> tuple[bytes | None, int]:
+        """The value of ``key`` and the digest of everything, of what is committed, read in a
+        transaction of its own. May run in another thread meanwhile."""
+        with self._env.begin(write=False, buffers=False) as reading, reading.cursor() as cursor:
+            return reading.get(key), digest_of(cursor.iternext())
 
     def close(self) -> None:
         """Drop what is not committed. To be called, by the thread that opened it.

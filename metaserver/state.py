@@ -5,14 +5,14 @@ key-value store; nothing but the totals is kept in memory, so a State over a sto
 else filled (a checkpoint) is as good as new.
 """
 
-from ..fs.codec import Buffer, checksum_of
+from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
 from ..fs.ids import NO_SESSION
 from ..fs.limits import SESSION_SLOTS
 from ..fs.messages.base import METHODS, Message
 from .effects import Applied, Effect
 from .entries import INTERNAL_METHODS, Entry
-from .kv import KeyValue
+from .kv import KeyValue, digest_of
 from .moment import Moment
 from .operations.table import decide
 from .records import SlotRecord
@@ -49,7 +49,7 @@ class State(Views):
 
     def digest(self) -> int:
         """A checksum of everything: equal on members that applied the same entries."""
-        return checksum_of(part for pair in self.tables.kv.scan(b"") for part in _framed(pair))
+        return digest_of(self.tables.kv.scan(b""))
 
     def _answer(self, entry: Entry, effects: list[Effect]) -> Message | TideError:
         """Exactly once (RFC 8881 section 2.10.6): a repetition gets the first answer."""
@@ -98,9 +98,3 @@ def _again(entry: Entry, last: SlotRecord) -> Message | TideError:
             f"sequence {entry.sequence} of slot {entry.slot} was another request before",
         )
     return last.answer()
-
-
-def _framed(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes, bytes]:
-    """A pair such that no two different lists of pairs have the same concatenation."""
-    key, value = pair
-    return len(key).to_bytes(4, "big") + len(value).to_bytes(4, "big"), key, value

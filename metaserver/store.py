@@ -4,9 +4,16 @@ The log is the truth. A working copy only spares replaying it: it is committed e
 synced, and trusted only while the machine has not been restarted since.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .kv import KeyValue
+
+
+class StateDigest(NamedTuple):
+    """A checksum over a whole state: equal for all members at the same index."""
+
+    applied_index: int
+    digest: int
 
 
 class Store(Protocol):
@@ -23,6 +30,10 @@ class Store(Protocol):
     async def copy_to(self, path: str) -> None:
         """Write a copy of what was committed (now or while this runs) into a new file, while the
         store goes on being used. Not yet synced."""
+        ...
+
+    async def digest(self) -> StateDigest:
+        """Of what was committed (now or while this runs), while the store goes on being used."""
         ...
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -10,7 +12,10 @@ from ..fs.codec import pack
 from ..fs.errors import Code, TideError
 from ..fs.messages.base import Message
 from ..fs.ports.disk import Disk
+from .keys import TOTALS
 from .kv_lmdb import LmdbKeyValue
+from .store import StateDigest
+from .tables import applied_index_in
 
 FOLDER = "working"
 _DATABASE = f"{FOLDER}/database"
@@ -34,6 +39,9 @@ class LmdbStore:
     def __init__(self, folder: str, kv: LmdbKeyValue) -> None:
         self._folder = folder
         self._kv = kv
+        self._readers = 0
+        """Threads that read it now: LMDB must not be closed under them."""
+        self._closing = False
 
     @property
     def kv(self) -> LmdbKeyValue:
@@ -43,7 +51,8 @@ class LmdbStore:
         self._kv.commit()
 
     async def copy_to(self, path: str) -> None:
-        await trio.to_thread.run_sync(self._copy_to, os.path.join(self._folder, path))
+        with self._reading():
+            await trio.to_thread.run_sync(self._copy_to, os.path.join(self._folder, path))
 
     def _copy_to(self, path: str) -> None:
         with open(path, "wb") as file:
@@ -53,8 +62,25 @@ class LmdbStore:
                 # LMDB gives the errno only as text; a checkpoint that failed is tried again.
                 raise TideError(Code.NO_SPACE, f"copying the state to {path}: {error}") from None
 
+    async def digest(self) -> StateDigest:
+        with self._reading():
+            totals, digest = await trio.to_thread.run_sync(self._kv.digest, TOTALS)
+        return StateDigest(applied_index_in(totals), digest)
+
     def close(self) -> None:
-        self._kv.close()
+        self._closing = True
+        if not self._readers:
+            self._kv.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if self._closing:
+                self.close()
 
 
 class LmdbStores:

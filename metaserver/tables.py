@@ -31,3 +31,8 @@ class Tables:
     def put_totals(self) -> None:
         """Write the totals: the last thing that each entry does."""
         self.kv.put(keys.TOTALS, pack(self.totals))
+
+
+def applied_index_in(packed: bytes | None) -> int:
+    """Of the totals as they are stored."""
+    return 0 if packed is None else Totals(*unpack(packed)).applied_index
