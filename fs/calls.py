@@ -11,12 +11,16 @@ Both sides ask and answer, pipelined and in any order. Headers are msgpack array
     [REQUEST, number, method, timeout_ms, fields, session, slot, sequence]     a mutation
     [REPLY, number, fields]
     [ERROR, number, code, detail, delay_ms]
+    [NOTICE, method, fields]
 
 Numbers count up from 1 in each direction. A number that was seen is not served again, so a
 duplicated frame is harmless; so is a reply that nobody waits for (its call was cancelled, has
 timed out, or was answered before). Each side has at most ``credits`` requests in flight: the
 caller keeps more than that waiting here, the callee answers them BUSY. The same happens while too
 many bytes are unsent.
+
+Notices have no number and no answer, and take no credit; who sends one does not care whether it
+arrives once, twice or never. So they are dropped while too many bytes are unsent.
 """
 
 import heapq
@@ -34,16 +38,20 @@ from .handshake import Identity, check_welcome, describe, welcome
 from .limits import (
     BUSY_DELAY_MS,
     CREDITS_PER_CONNECTION,
+    NOTICE_BACKLOG_MAX_BYTES,
     SEND_BACKLOG_BUSY_BYTES,
     WAITING_CALLS_MAX,
 )
-from .messages.base import METHODS, Message, Request, reply_type
+from .messages.base import METHODS, Message, Notice, Request, reply_type
 from .messages.hello import Hello, Welcome
 
 MS = 1_000_000
 SEEN_WINDOW = (1 << 4 * CREDITS_PER_CONNECTION) - 1
 
-HELLO, WELCOME, REFUSAL, REQUEST, REPLY, ERROR = range(6)
+HELLO, WELCOME, REFUSAL, REQUEST, REPLY, ERROR, NOTICE = range(7)
+
+NO_NUMBER = 0
+"""In place of a number, where a notice came in: there is nothing to answer."""
 
 DEADLINES_KEPT = 256
 """So many entries of the heap may belong to answered calls before they are swept out."""
@@ -54,6 +62,10 @@ Sink = Callable[[Any, memoryview], None]
 
 class RefusedError(TideError):
     """The other side ended the connection and said why."""
+
+
+class BadNoticeError(TideError):
+    """A notice came in that makes no sense; the connection goes on without it."""
 
 
 class State(Enum):
@@ -73,7 +85,7 @@ class Mutation(NamedTuple):
 
 
 class Asked(msgspec.Struct, eq=False):
-    """A request that came in and wants ``answer`` or ``fail`` with its number."""
+    """A request that came in and wants ``answer`` or ``fail`` with its number, or a notice."""
 
     number: int
     request: Request[Any]
@@ -133,6 +145,11 @@ class Connection:
     def calling(self) -> int:
         """How many calls of ours have no answer yet."""
         return len(self._flying) + len(self._held)
+
+    @property
+    def oldest_call(self) -> int:
+        """The number of the first call of ours that was sent and has no answer yet; 0: none."""
+        return next(iter(self._flying), 0)
 
     @property
     def serving(self) -> int:
@@ -197,6 +214,13 @@ class Connection:
 
     def _may_send(self) -> bool:
         return len(self._flying) < self._credits and self.unsent_bytes <= SEND_BACKLOG_BUSY_BYTES
+
+    def tell(self, notice: Notice, payload: Sequence[Buffer] = ()) -> bool:
+        """Put a notice out; False when it is dropped: closed, or too much is unsent. TOO_LARGE."""
+        if self.state is not State.OPEN or self.unsent_bytes > NOTICE_BACKLOG_MAX_BYTES:
+            return False
+        self._put(encode((NOTICE, notice.METHOD, notice), payload))
+        return True
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -281,9 +305,10 @@ class Connection:
     # --- receiving ---------------------------------------------------------------------------
 
     def received(self, frame: Frame) -> Asked | None:
-        """Take one frame; a request that is to be served comes back.
+        """Take one frame; a request or notice that is to be served comes back.
 
-        A TideError ends the connection: the shell sends ``refuse(error)`` and closes.
+        BadNoticeError is about this frame only. Any other TideError ends the connection: the shell
+        sends ``refuse(error)`` and closes.
         """
         header = frame.header
         try:
@@ -294,6 +319,9 @@ class Connection:
                 return None
             if what == REQUEST and self.state is State.OPEN:
                 return self._asked(header, frame.payload)
+            if what == NOTICE and self.state is State.OPEN:
+                _, method, fields = header
+                return self._told(method, fields, frame.payload)
             if what == ERROR and self.state is State.OPEN:
                 _, number, code, detail, delay_ms = header
                 self._failed(number, code, detail, delay_ms)
@@ -361,7 +389,7 @@ class Connection:
             self._send_error(number, self._busy())
             return None
         kind = METHODS.get(method)
-        if kind is None:
+        if kind is None or issubclass(kind, Notice):
             self._send_error(number, TideError(Code.UNKNOWN_METHOD, f"method {method}"))
             return None
         try:
@@ -372,6 +400,15 @@ class Connection:
             return None
         self._serving.add(number)
         return Asked(number, request, payload, wanted)
+
+    def _told(self, method: Any, fields: object, payload: memoryview) -> Asked:
+        kind = METHODS.get(method)
+        if kind is None or not issubclass(kind, Notice):
+            raise BadNoticeError(Code.UNKNOWN_METHOD, f"method {method} is no notice")
+        try:
+            return Asked(NO_NUMBER, convert(kind, fields), payload, None)
+        except TideError as error:
+            raise BadNoticeError(error.code, error.detail) from None
 
     def _busy(self) -> TideError:
         return TideError(

@@ -12,6 +12,7 @@ FRAME_HEADER_MAX_BYTES = 1 * MIB
 FRAME_PAYLOAD_MAX_BYTES = 4 * MIB
 RECEIVE_BUFFER_BYTES = 256 * KIB
 LARGE_FRAME_BYTES = 32 * KIB  # larger ones are received into memory of their own
+NOTICE_BACKLOG_MAX_BYTES = 8 * MIB  # unsent: further notices are dropped
 SEND_BACKLOG_BUSY_BYTES = 64 * MIB  # unsent: callers wait, requests are answered BUSY
 SEND_BACKLOG_MAX_BYTES = 256 * MIB  # unsent: the other side does not read, the connection ends
 CREDITS_PER_CONNECTION = 256
@@ -72,6 +73,18 @@ APPEND_MAX_BYTES = 1 * MIB  # of bodies in one Append, but for one larger record
 APPENDS_IN_FLIGHT_MAX = 64  # unanswered, to one member
 SNAPSHOT_PIECE_BYTES = 1 * MIB
 
+# Finding the leader, and noticing that it is gone.
+SEARCH_FIRST_MS = 50  # between two questions to one member, with jitter
+SEARCH_EAGER = 100  # so many questions before the pauses become longer
+SEARCH_MAX_MS = 1_000
+MEMBER_CONNECT_TIMEOUT_MS = 1_000  # to one address; all members are tried side by side
+MEMBER_ANSWER_TIMEOUT_MS = 1_000
+LEADER_TICK_MS = 250  # a call that is not answered from one tick to the next raises doubts
+LEADER_DOUBT_TIMEOUT_MS = 250
+LEADER_SILENT_MAX_MS = 1_500  # when no other member stands up for it
+LEADER_REFRESH_MS = 4_000  # how often the leader is asked who the members are
+RESUME_PIECES_MAX = 10_000  # inodes and chunks in one ResumeSession
+
 # The client.
 CACHE_BLOCK_BYTES = 128 * KIB
 CACHE_BYTES = 256 * MIB
@@ -97,7 +110,8 @@ NFS_TRUST_MAX_MS = 60_000
 
 assert SESSION_KEEPALIVE_MS * 2 < SESSION_LEASE_MS, "one lost keep-alive must not end a session"
 assert LARGE_FRAME_BYTES * 2 <= RECEIVE_BUFFER_BYTES, "a small frame always fits"
-assert FRAME_PAYLOAD_MAX_BYTES < SEND_BACKLOG_BUSY_BYTES < SEND_BACKLOG_MAX_BYTES
+assert FRAME_PAYLOAD_MAX_BYTES < NOTICE_BACKLOG_MAX_BYTES < SEND_BACKLOG_BUSY_BYTES
+assert SEND_BACKLOG_BUSY_BYTES < SEND_BACKLOG_MAX_BYTES
 assert CHUNK_BYTES % CHECKSUM_BLOCK_BYTES == 0
 assert CHECKSUM_BLOCK_BYTES <= WRITE_BEHIND_BYTES <= FRAME_PAYLOAD_MAX_BYTES
 assert CACHE_BLOCK_BYTES % CHECKSUM_BLOCK_BYTES == 0, "a cache block covers whole checksum blocks"
@@ -110,6 +124,9 @@ assert RAFT_HEARTBEAT_MS * 4 <= RAFT_ELECTION_MIN_MS, "some heartbeats may be lo
 assert RAFT_ELECTION_MIN_MS * 4 < SESSION_LEASE_MS, "sessions survive a few elections"
 assert APPEND_MAX_BYTES <= LOG_RECORD_MAX_BYTES
 assert SNAPSHOT_PIECE_BYTES <= FRAME_PAYLOAD_MAX_BYTES
+assert SEARCH_FIRST_MS < RAFT_ELECTION_MIN_MS, "an election costs its time, and hardly more"
+assert RAFT_ELECTION_MIN_MS * 4 < LEADER_SILENT_MAX_MS, "a new one is told of before that"
+assert RESUME_PIECES_MAX * 30 < FRAME_HEADER_MAX_BYTES
 assert HEARTBEAT_MS * 3 < CHUNKSERVER_DEAD_MS
 assert NFS_TRUST_MIN_MS <= NFS_TRUST_MAX_MS
 assert REPLICAS_MIN_DURING_REPAIR <= REPLICAS_DEFAULT <= REPLICAS_MAX

@@ -11,28 +11,38 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-import msgspec
 import trio
 
-from .calls import MS, Asked, Call, Connection, Mutation, RefusedError, State
+from .calls import (
+    MS,
+    Asked,
+    BadNoticeError,
+    Call,
+    Connection,
+    Mutation,
+    RefusedError,
+    State,
+)
 from .codec import Buffer
 from .errors import Code, TideError
 from .frames import EMPTY, FrameReader
 from .handshake import Identity
+from .incoming import Handler, Incoming, no_requests
 from .limits import (
     CALL_TIMEOUT_MS,
     CONNECT_TIMEOUT_MS,
     HELLO_TIMEOUT_MS,
     SEND_BACKLOG_MAX_BYTES,
 )
-from .messages.base import Message, Request
+from .log import Once
+from .messages.base import Message, Notice, Request
 from .messages.hello import Hello, Welcome
 from .ports import Ports
 from .ports.clock import Clock
 from .ports.network import Listener, Stream
 from .wakeups import Doorbell, Waiter
 
-__all__ = ["Handler", "Identity", "Incoming", "Mutation", "Peer", "connect", "serve"]
+__all__ = ["Handler", "Identity", "Incoming", "Mutation", "Peer", "connect", "no_requests", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -40,35 +50,6 @@ R = TypeVar("R", bound=Message)
 
 READS_PER_PASS = 16
 """How often a pass receives before others get their turn."""
-
-
-class Incoming(msgspec.Struct, eq=False):
-    """A request of the other side: answer it with ``reply`` or ``fail``, once, now or later."""
-
-    _number: int
-    request: Request[Any]
-    payload: memoryview
-    mutation: Mutation | None
-    peer: "Peer"
-
-    def reply(self, message: Message, payload: Sequence[Buffer] = ()) -> None:
-        """Answer. Does nothing when the connection is gone; a second answer is ignored."""
-        self.peer._answer(self._number, message, payload)
-
-    def fail(self, error: TideError) -> None:
-        """Answer with an error."""
-        self.peer._fail(self._number, error)
-
-
-Handler = Callable[[Incoming], Awaitable[None] | None]
-"""Called in the reading loop of the connection, so it must not take long: it answers at once,
-keeps the ``Incoming`` for later, or returns an awaitable, which runs in a task of its own. A
-TideError that it raises is the answer."""
-
-
-async def no_requests(incoming: Incoming) -> None:
-    """The handler of a side that only asks."""
-    raise TideError(Code.UNKNOWN_METHOD, type(incoming.request).__name__)
 
 
 class Peer:
@@ -101,6 +82,7 @@ class Peer:
         self._send_bell = Doorbell()
         self._timer_bell = Doorbell()
         self._timer_ns: int | None = None
+        self._once = Once(log)
 
     @property
     def remote(self) -> Hello | Welcome:
@@ -116,6 +98,11 @@ class Peer:
     @property
     def closed(self) -> bool:
         return self._connection.state is State.CLOSED
+
+    @property
+    def oldest_call(self) -> int:
+        """Changes as calls of this side are answered; 0 when none is under way."""
+        return self._connection.oldest_call
 
     def __repr__(self) -> str:
         return f"<Peer {self.name}>"
@@ -192,6 +179,18 @@ class Peer:
         else:
             self._asked(call)
 
+    def tell(self, notice: Notice, payload: Sequence[Buffer] = (), *, more: bool = False) -> bool:
+        """Send a notice: no answer, no deadline, no waiting.
+
+        Outside of a reading pass the network has it when this returns, unless ``more`` follow at
+        once and share the system call. False: it was dropped, for the connection is closed or has
+        too much unsent. TOO_LARGE when it does not fit a frame.
+        """
+        told = self._connection.tell(notice, payload)
+        if told:
+            self._send_soon(alone=not more)
+        return told
+
     def _asked(self, call: Call) -> None:
         if self._timer_ns is None or call.deadline_ns < self._timer_ns:
             self._timer_ns = call.deadline_ns
@@ -231,12 +230,18 @@ class Peer:
             self._handler_failed(incoming, error)
 
     def _handler_failed(self, incoming: Incoming, error: Exception) -> None:
+        what = type(incoming.request).__name__
         if isinstance(error, TideError):
+            if incoming.is_notice:
+                self._drop_notice(what, error)
             incoming.fail(error)
             return
-        what = type(incoming.request).__name__
         log.error("%s from %s failed", what, self.name, exc_info=error)
         incoming.fail(TideError(Code.INTERNAL, f"{what}: {type(error).__name__}: {error}"))
+
+    def _drop_notice(self, what: str, error: TideError) -> None:
+        key = f"{what} {error.code.name}"
+        self._once.warn(key, "%s: %s is dropped: %s", self.name, what, error)
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -342,7 +347,11 @@ class Peer:
             return False
         connection = self._connection
         for frame in self._reader.received(count):
-            asked = connection.received(frame)
+            try:
+                asked = connection.received(frame)
+            except BadNoticeError as error:
+                self._drop_notice("a notice", error)
+                continue
             if asked is not None:
                 self._serve(asked)
             elif self._greeting and connection.state is State.OPEN:

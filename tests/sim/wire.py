@@ -1,6 +1,6 @@
 """Says what is in a packet, and insists that it is whole frames."""
 
-from tidefs.fs.calls import ERROR, HELLO, REFUSAL, REPLY, REQUEST, WELCOME
+from tidefs.fs.calls import ERROR, HELLO, NOTICE, REFUSAL, REPLY, REQUEST, WELCOME
 from tidefs.fs.codec import unpack
 from tidefs.fs.errors import Code
 from tidefs.fs.frames import MAGIC, PREFIX
@@ -27,12 +27,17 @@ def split(packet: bytes) -> list[str]:
 def _describe(header: list[object]) -> str:
     what = header[0]
     if what == REQUEST:
-        method = METHODS.get(header[2])  # type: ignore[call-overload]
-        name = method.__name__ if method else header[2]
-        return f"{name}#{header[1]}{ascii(header[4])[:FIELDS_SHOWN]}"
+        return f"{_name(header[2])}#{header[1]}{ascii(header[4])[:FIELDS_SHOWN]}"
+    if what == NOTICE:
+        return f"{_name(header[1])}{ascii(header[2])[:FIELDS_SHOWN]}"
     if what == REPLY:
         return f"reply#{header[1]}"
     if what == ERROR:
         code = Code(header[2])  # type: ignore[arg-type]
         return f"error#{header[1]}={code.name} ({header[3]})"
     return {HELLO: "hello", WELCOME: "welcome", REFUSAL: "refusal"}[what]  # type: ignore[index]
+
+
+def _name(method: object) -> object:
+    found = METHODS.get(method)  # type: ignore[call-overload]
+    return found.__name__ if found else method
