@@ -11,6 +11,7 @@ from ..fs.codec import convert
 from ..fs.errors import Code, TideError
 from ..fs.handshake import Identity
 from ..fs.identity import make_ours, not_vacant, quoted, read_identity, strange_names
+from ..fs.ids import ServerId, server_name
 from ..fs.messages.places import ServerPlace
 from ..fs.messages.raft import Configuration
 from ..fs.ports.disk import Disk
@@ -28,20 +29,15 @@ async def format_folder(
     answer is False when the folder was formatted in the very same way before. FOREIGN_FOLDER, in
     words, when it was in another one, or holds other things; ``folder`` is its name for people.
     """
-    wanted = None if founders is None else list(founders)
     found = await read_identity(disk, identity, folder)
     if found is not None:
-        if _JOINING not in found and _FOUNDERS not in found and wanted is not None:
-            # Made before there were groups: what one server founded alone.
-            same = [place.server for place in wanted] == [identity.server]
-        else:
-            same = _ids(_founders_in(found, folder)) == _ids(wanted)
-        if not same:
-            raise _formatted_already(identity, folder, found)
+        before = _founders_in(found, folder, ServerPlace(identity.server, "", []))
+        if _ids(before) != _ids(founders):
+            raise _formatted_already(identity, folder, before)
         return False
     if strange := strange_names(disk):
         raise not_vacant(folder, strange)
-    await make_ours(disk, identity, _lines(wanted))
+    await make_ours(disk, identity, _lines(founders))
     return True
 
 
@@ -63,9 +59,7 @@ async def open_folder(
             " each of its metaservers. If its disk was lost, this server must not come back:"
             " `tidefs cluster replace` puts a new one in its place",
         )
-    if _JOINING not in found and _FOUNDERS not in found:
-        return configuration_of([own])
-    return configuration_of(_founders_in(found, folder) or [])
+    return configuration_of(_founders_in(found, folder, own) or [])
 
 
 def configuration_of(founders: Sequence[ServerPlace]) -> Configuration:
@@ -79,7 +73,7 @@ def configuration_of(founders: Sequence[ServerPlace]) -> Configuration:
     )
 
 
-def _lines(founders: list[ServerPlace] | None) -> list[str]:
+def _lines(founders: Sequence[ServerPlace] | None) -> list[str]:
     """For the identity file."""
     if founders is None:
         return [f"{_JOINING} = true"]
@@ -93,10 +87,14 @@ def _lines(founders: list[ServerPlace] | None) -> list[str]:
     return [f"{_FOUNDERS} = [", *lines, "]"]
 
 
-def _founders_in(found: dict[str, Any], folder: str) -> list[ServerPlace] | None:
+def _founders_in(
+    found: dict[str, Any], folder: str, own: ServerPlace
+) -> Sequence[ServerPlace] | None:
     """None: it was made to join a group. CORRUPT when the file is not what was written."""
     if _JOINING in found:
         return None
+    if _FOUNDERS not in found:
+        return [own]  # made before there were groups
     try:
         rows = [[row["server"], row["host"], row["addresses"]] for row in found[_FOUNDERS]]
         return convert(list[ServerPlace], rows)
@@ -106,21 +104,24 @@ def _founders_in(found: dict[str, Any], folder: str) -> list[ServerPlace] | None
         ) from None
 
 
-def _ids(founders: list[ServerPlace] | None) -> list[int] | None:
+def _ids(founders: Sequence[ServerPlace] | None) -> list[int] | None:
     """Who they are: where they were does not matter any more."""
     return None if founders is None else sorted(place.server for place in founders)
 
 
-def _formatted_already(identity: Identity, folder: str, found: dict[str, Any]) -> TideError:
-    founders = None if _FOUNDERS not in found else _founders_in(found, folder)
-    if _JOINING in found:
+def _formatted_already(
+    identity: Identity, folder: str, founders: Sequence[ServerPlace] | None
+) -> TideError:
+    if founders is None:
         what = "to join a group"
-    elif founders:
-        what = "as a founder of the group of " + ", ".join(f"{p.server:016x}" for p in founders)
-    else:
+    elif len(founders) == 1:
         what = "as a group of one"
+    else:
+        what = "as a founder of the group of " + ", ".join(
+            server_name(ServerId(place.server)) for place in founders
+        )
     return TideError(
         Code.FOREIGN_FOLDER,
-        f"{folder} was formatted already, {what}, for metaserver {identity.server:016x}: start it"
-        " as it is, or name an empty folder",
+        f"{folder} was formatted already, {what}, for metaserver"
+        f" {server_name(ServerId(identity.server))}: start it as it is, or name an empty folder",
     )
