@@ -8,58 +8,68 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from ..fs.codec import Buffer, checksum, checksum_of
 from ..fs.errors import Code, TideError
 from ..fs.limits import LOG_RECORD_MAX_BYTES
-from .raft.contract import Record
+from .raft.contract import Kind, Record
 
 SEGMENT_MAGIC = b"TIDELOG\n"
-SEGMENT_FORMAT = 1
+SEGMENT_FORMAT = 2
+FORMATS_READ = (1, 2)
+"""Format 1 had no kinds (all were entries) and no term before: zeros stand in their places."""
 RECORD_MAGIC = b"\xb6REC"
 """Never at the start of what is not there (zeros), and searched for behind damage."""
 
-_SEGMENT = struct.Struct("<8sI4x32sQ")  # magic, format, cluster id, first index
+_SEGMENT = struct.Struct("<8sII32sQ")  # magic, format, term before, cluster id, first index
 _CHECKSUM = struct.Struct("<Q")
-_RECORD = struct.Struct("<4sIQQQ")  # magic, length of the body, term, index, synced index
+_RECORD = struct.Struct("<4sIIIQQ")  # magic, length of the body, term, kind, index, synced index
+_KINDS = {int(kind): kind for kind in Kind}
 
 SEGMENT_HEADER_BYTES = _SEGMENT.size + _CHECKSUM.size
 RECORD_HEADER_BYTES = _RECORD.size + _CHECKSUM.size
 CLUSTER_ID_MAX_BYTES = 32
 
 
-class StoredRecord(NamedTuple):
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """A record as found in a segment: ``synced_index`` was known durable when it was written."""
 
-    record: Record
+    term: int
+    kind: Kind
+    index: int
     synced_index: int
+    body: int  # offset of its body
     end: int  # offset behind it
-
-
-def pack_segment_header(cluster: str, first_index: int) -> bytes:
-    """The first bytes of a segment."""
-    name = cluster.encode()
-    assert len(name) <= CLUSTER_ID_MAX_BYTES, cluster
-    head = _SEGMENT.pack(SEGMENT_MAGIC, SEGMENT_FORMAT, name, first_index)
-    return head + _CHECKSUM.pack(checksum(head))
 
 
 class SegmentHeader(NamedTuple):
     """Who the segment belongs to, where it begins, and the salt of its records' checksums."""
 
+    format: int
     cluster: str
     first_index: int
+    term_before: int | None  # of the record before its first one; None: not known
     salt: int
+
+
+def pack_segment_header(cluster: str, first_index: int, term_before: int) -> bytes:
+    """The first bytes of a segment."""
+    name = cluster.encode()
+    assert len(name) <= CLUSTER_ID_MAX_BYTES, cluster
+    head = _SEGMENT.pack(SEGMENT_MAGIC, SEGMENT_FORMAT, term_before, name, first_index)
+    return head + _CHECKSUM.pack(checksum(head))
 
 
 def unpack_segment_header(data: Buffer, path: str) -> SegmentHeader:
     """What the header says. CORRUPT or NOT_SUPPORTED name the file and what is wrong."""
     if len(data) < SEGMENT_HEADER_BYTES:
         raise TideError(Code.CORRUPT, f"{path} is shorter than a segment header")
-    magic, version, name, first_index = _SEGMENT.unpack_from(data, 0)
+    magic, version, term_before, name, first_index = _SEGMENT.unpack_from(data, 0)
     (stored,) = _CHECKSUM.unpack_from(data, _SEGMENT.size)
     if magic != SEGMENT_MAGIC:
         raise TideError(Code.CORRUPT, f"{path} does not begin like a segment of the log")
-    if version != SEGMENT_FORMAT:
+    if version not in FORMATS_READ:
         raise TideError(
             Code.NOT_SUPPORTED,
             f"{path} is in log format {version}, this program reads format {SEGMENT_FORMAT}: "
@@ -67,7 +77,14 @@ def unpack_segment_header(data: Buffer, path: str) -> SegmentHeader:
         )
     if stored != checksum(memoryview(data)[: _SEGMENT.size]):
         raise TideError(Code.CORRUPT, f"the header of {path} does not match its checksum")
-    return SegmentHeader(name.rstrip(b"\0").decode(errors="replace"), first_index, stored)
+    known = version > 1 or first_index == 1
+    return SegmentHeader(
+        version,
+        name.rstrip(b"\0").decode(errors="replace"),
+        first_index,
+        term_before if known else None,
+        stored,
+    )
 
 
 def pack_record(record: Record, synced_index: int, salt: int, offset: int) -> tuple[bytes, bytes]:
@@ -77,9 +94,9 @@ def pack_record(record: Record, synced_index: int, salt: int, offset: int) -> tu
     keeps a copy of a log in a small file) are never taken for a record.
     """
     length = len(record.body)
-    assert 0 < length <= LOG_RECORD_MAX_BYTES, length
+    assert length <= LOG_RECORD_MAX_BYTES, length
     assert synced_index < record.index, "a record is not durable before it is written"
-    head = _RECORD.pack(RECORD_MAGIC, length, record.term, record.index, synced_index)
+    head = _RECORD.pack(RECORD_MAGIC, length, record.term, record.kind, record.index, synced_index)
     digest = checksum_of((head, record.body), salt ^ offset)
     return head + _CHECKSUM.pack(digest), record.body
 
@@ -89,7 +106,7 @@ def record_bytes(body: bytes) -> int:
     return RECORD_HEADER_BYTES + len(body)
 
 
-def read_record(data: memoryview, offset: int, salt: int, *, base: int = 0) -> StoredRecord | None:
+def find_record(data: memoryview, offset: int, salt: int, *, base: int = 0) -> StoredRecord | None:
     """The record at ``offset``, None when what stands there is not a whole, undamaged one.
 
     ``data`` is the segment from offset ``base`` on; ``offset`` and the answer count in ``data``.
@@ -97,15 +114,21 @@ def read_record(data: memoryview, offset: int, salt: int, *, base: int = 0) -> S
     body = offset + RECORD_HEADER_BYTES
     if body > len(data):
         return None
-    magic, length, term, index, synced_index = _RECORD.unpack_from(data, offset)
-    if magic != RECORD_MAGIC or not 0 < length <= min(LOG_RECORD_MAX_BYTES, len(data) - body):
+    magic, length, term, kind, index, synced_index = _RECORD.unpack_from(data, offset)
+    if magic != RECORD_MAGIC or length > min(LOG_RECORD_MAX_BYTES, len(data) - body):
         return None
     (stored,) = _CHECKSUM.unpack_from(data, offset + _RECORD.size)
     end = body + length
     parts = data[offset : offset + _RECORD.size], data[body:end]
-    if stored != checksum_of(parts, salt ^ (base + offset)):
+    if kind not in _KINDS or stored != checksum_of(parts, salt ^ (base + offset)):
         return None
-    return StoredRecord(Record(term, index, bytes(data[body:end])), synced_index, end)
+    return StoredRecord(term, _KINDS[kind], index, synced_index, body, end)
+
+
+def read_record(data: memoryview, stored: StoredRecord) -> Record:
+    """What ``find_record`` found in ``data``, with its body."""
+    body = bytes(data[stored.body : stored.end])
+    return Record(stored.term, stored.index, body, stored.kind)
 
 
 def find_records(data: bytes, offset: int, salt: int) -> Sequence[StoredRecord]:
@@ -114,7 +137,7 @@ def find_records(data: bytes, offset: int, salt: int) -> Sequence[StoredRecord]:
     found: list[StoredRecord] = []
     at = data.find(RECORD_MAGIC, offset + 1)
     while at >= 0:
-        stored = read_record(view, at, salt)
+        stored = find_record(view, at, salt)
         if stored is None:
             at = data.find(RECORD_MAGIC, at + 1)
         else:

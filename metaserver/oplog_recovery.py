@@ -5,20 +5,23 @@ each record says how far the log was durable when it was written, so what stands
 (or what the state has applied) tells whether the damaged record was. Then: CORRUPT.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from ..fs.errors import Code, TideError
-from .oplog_records import SEGMENT_HEADER_BYTES, find_records, read_record
+from .oplog_records import SEGMENT_HEADER_BYTES, find_record, find_records
+from .raft.contract import Kind
 
 
 class Scan(NamedTuple):
     """The whole records from the beginning of a segment on."""
 
-    starts: Sequence[int]  # offset of each record
-    terms: Sequence[int]  # its term
+    starts: "array[int]"  # offset of each record
+    runs: Sequence[tuple[int, int]]  # (term, how many records of it follow one another)
+    members: Sequence[tuple[int, bytes]]  # (index, body) of the records of Kind.MEMBERS
     end: int  # offset behind the last
 
 
@@ -31,19 +34,24 @@ class TornTail(msgspec.Struct, frozen=True):
 
 
 def scan_segment(data: bytes, salt: int, first_index: int, term_min: int) -> Scan:
-    """Read record after record until there is none, or one that does not belong there."""
+    """Go from record to record until there is none, or one that does not belong there."""
     view = memoryview(data)
-    starts: list[int] = []
-    terms: list[int] = []
-    end = SEGMENT_HEADER_BYTES
-    while stored := read_record(view, end, salt):
-        record = stored.record
-        if record.index != first_index + len(starts) or record.term < term_min:
+    starts = array("Q")
+    runs: list[tuple[int, int]] = []
+    members: list[tuple[int, bytes]] = []
+    end, index, term, of_term = SEGMENT_HEADER_BYTES, first_index, term_min, 0
+    while stored := find_record(view, end, salt):
+        if stored.index != index or stored.term < term:
             break
+        if stored.term != term:
+            runs.append((term, of_term))
+            term, of_term = stored.term, 0
+        if stored.kind is Kind.MEMBERS:
+            members.append((index, bytes(view[stored.body : stored.end])))
         starts.append(end)
-        terms.append(record.term)
-        term_min, end = record.term, stored.end
-    return Scan(starts, terms, end)
+        index, of_term, end = index + 1, of_term + 1, stored.end
+    runs.append((term, of_term))
+    return Scan(starts, [run for run in runs if run[1]], members, end)
 
 
 def check_tail(
@@ -72,5 +80,6 @@ def damage(path: str, offset: int, index: int, why: str) -> TideError:
     return TideError(
         Code.CORRUPT,
         f"{path} is damaged at offset {offset}: record {index} cannot be read, and it was "
-        f"acknowledged ({why}). Restore the file from a copy; nothing was changed",
+        f"acknowledged ({why}). Restore the file from a copy, or, when the rest of its group is "
+        "well, have a new member take its place: tidefs cluster replace. Nothing was changed",
     )

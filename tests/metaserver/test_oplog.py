@@ -41,7 +41,7 @@ async def test_what_was_appended_is_read_again_also_after_a_crash():
     assert await read_all(log) == wanted
     again = await open_log(disk.crash())
     assert await read_all(again) == wanted
-    assert (again.last_term, again.term_at(5), again.term_at(6)) == (2, 1, 2)
+    assert (again.last_term, again.terms.at(5), again.terms.at(6)) == (2, 1, 2)
 
 
 async def test_a_read_gives_as_much_as_fits():
