@@ -72,6 +72,11 @@ MEMBERS_MAX = 9
 APPEND_MAX_BYTES = 1 * MIB  # of bodies in one Append, but for one larger record
 APPENDS_IN_FLIGHT_MAX = 64  # unanswered, to one member
 SNAPSHOT_PIECE_BYTES = 1 * MIB
+LINK_BACKOFF_FIRST_MS = 10  # from one member to another
+LINK_BACKOFF_MAX_MS = 200
+LINK_CHECK_MS = 300  # how often a member makes itself known to the others
+LINK_SILENT_MAX_MS = 2_000  # without an answer to that the link is made anew
+MEMBER_ALIVE_MS = 1_000  # who was heard of within this time lives
 
 # Finding the leader, and noticing that it is gone.
 SEARCH_FIRST_MS = 50  # between two questions to one member, with jitter
@@ -83,7 +88,7 @@ LEADER_TICK_MS = 250  # a call that is not answered from one tick to the next ra
 LEADER_DOUBT_TIMEOUT_MS = 250
 LEADER_SILENT_MAX_MS = 1_500  # when no other member stands up for it
 LEADER_REFRESH_MS = 4_000  # how often the leader is asked who the members are
-RESUME_PIECES_MAX = 10_000  # inodes and chunks in one ResumeSession
+RESUME_PIECES_MAX = 10_000  # inodes, and as many chunks, in one ResumeSession
 
 # The client.
 CACHE_BLOCK_BYTES = 128 * KIB
@@ -122,11 +127,12 @@ assert XATTR_VALUE_MAX_BYTES + INLINE_MAX_BYTES < FRAME_HEADER_MAX_BYTES < LOG_R
 assert LOG_RECORD_MAX_BYTES < LOG_SEGMENT_BYTES
 assert RAFT_HEARTBEAT_MS * 4 <= RAFT_ELECTION_MIN_MS, "some heartbeats may be lost"
 assert RAFT_ELECTION_MIN_MS * 4 < SESSION_LEASE_MS, "sessions survive a few elections"
+assert LINK_CHECK_MS * 2 < MEMBER_ALIVE_MS < LINK_SILENT_MAX_MS
 assert APPEND_MAX_BYTES <= LOG_RECORD_MAX_BYTES
 assert SNAPSHOT_PIECE_BYTES <= FRAME_PAYLOAD_MAX_BYTES
 assert SEARCH_FIRST_MS < RAFT_ELECTION_MIN_MS, "an election costs its time, and hardly more"
 assert RAFT_ELECTION_MIN_MS * 4 < LEADER_SILENT_MAX_MS, "a new one is told of before that"
-assert RESUME_PIECES_MAX * 30 < FRAME_HEADER_MAX_BYTES
+assert RESUME_PIECES_MAX * (9 + 29) < FRAME_HEADER_MAX_BYTES
 assert HEARTBEAT_MS * 3 < CHUNKSERVER_DEAD_MS
 assert NFS_TRUST_MIN_MS <= NFS_TRUST_MAX_MS
 assert REPLICAS_MIN_DURING_REPAIR <= REPLICAS_DEFAULT <= REPLICAS_MAX

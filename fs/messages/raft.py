@@ -128,6 +128,17 @@ class ReadIndex(Notice):
     index: int
 
 
+@method(0x040A)
+class Greet(Request[Done]):
+    """First on a connection from one member to another, and then again and again: I live.
+
+    ``run`` is drawn when a process starts. INVALID when another process with the same server id
+    lives, WRONG_ROLE or FOREIGN_FOLDER when the sender does not belong here.
+    """
+
+    run: int
+
+
 RaftMessage: TypeAlias = (
     RequestVote
     | VoteReply
