@@ -1,48 +1,86 @@
-"""Ask the metaservers of a cluster for its status, over the RPC protocol."""
+"""Ask metaservers something over the RPC protocol, from a command that is no server itself."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.handshake import Identity
-from ..fs.messages.hello import ANY_CLUSTER, CLIENT, METASERVER
-from ..fs.messages.meta import GetStatus, Status
+from ..fs.messages.base import Message, Request
+from ..fs.messages.hello import CLIENT, METASERVER
 from ..fs.ports import Ports
 from ..fs.ports.clock import RealClock
 from ..fs.ports.disk_real import RealDisk
 from ..fs.ports.network_real import RealNetwork
 from ..fs.ports.randomness import RealRandomness
-from ..fs.rpc import connect, no_requests
+from ..fs.rpc import Peer, connect, no_requests
 
 ASK_TIMEOUT_MS = 3_000
 
-
-def ask_status(addresses: list[str], cluster: str = ANY_CLUSTER) -> Status:
-    """The first answer. TideError of the last address when none gives one."""
-    return trio.run(_ask_all, addresses, cluster)
+R = TypeVar("R", bound=Message)
+T = TypeVar("T")
 
 
-async def _ask_all(addresses: list[str], cluster: str) -> Status:
-    ports = Ports(RealClock(), RealRandomness(), RealDisk("/"), RealNetwork())
-    failure = TideError(Code.DISCONNECTED, "there is no metaserver to ask")
-    for address in addresses:
-        try:
-            return await _ask(ports, address, cluster)
-        except TideError as error:
-            failure = error
-    raise failure
+class Asker:
+    """Connections to metaservers of ``cluster``, made when they are needed and kept."""
+
+    def __init__(self, nursery: trio.Nursery, cluster: str) -> None:
+        self._nursery = nursery
+        self._hello = Identity(cluster, CLIENT, 0).hello()
+        self._ports = Ports(RealClock(), RealRandomness(), RealDisk("/"), RealNetwork())
+        self._peers: dict[str, Peer] = {}
+
+    async def ask(
+        self, addresses: Sequence[str], request: Request[R], *, timeout_ms: int = ASK_TIMEOUT_MS
+    ) -> R:
+        """The answer of the one server that has these addresses, by the first that can be
+        reached. TideError: its refusal, or of the last address when none can be reached."""
+        peer = await self._reach(addresses)
+        return await peer.call(request, timeout_ms=timeout_ms)
+
+    async def _reach(self, addresses: Sequence[str]) -> Peer:
+        failure = TideError(Code.DISCONNECTED, "there is no metaserver to ask")
+        with trio.move_on_after(ASK_TIMEOUT_MS / 1000):
+            for address in addresses:
+                failure = TideError(
+                    Code.TIMED_OUT, f"{address} does not answer within {ASK_TIMEOUT_MS} ms"
+                )
+                try:
+                    return await self._peer(address)
+                except TideError as error:
+                    failure = error
+        raise failure
+
+    async def _peer(self, address: str) -> Peer:
+        peer = self._peers.get(address)
+        if peer is None or peer.closed:
+            peer = self._peers[address] = await connect(
+                self._ports,
+                address,
+                self._hello,
+                no_requests,
+                self._nursery,
+                expected_role=METASERVER,
+            )
+        return peer
 
 
-async def _ask(ports: Ports, address: str, cluster: str) -> Status:
-    hello = Identity(cluster, CLIENT, 0).hello()
-    outcome: Status | TideError
+def asking(cluster: str, work: Callable[[Asker], Awaitable[T]]) -> T:
+    """Do ``work`` with an Asker for a cluster (ANY_CLUSTER: whoever answers); its result.
+
+    TideError as ``work`` raises it.
+    """
+    return trio.run(_asking, cluster, work)
+
+
+async def _asking(cluster: str, work: Callable[[Asker], Awaitable[T]]) -> T:
+    outcome: T | TideError
     async with trio.open_nursery() as nursery:
         try:
-            peer = await connect(
-                ports, address, hello, no_requests, nursery, expected_role=METASERVER
-            )
-            outcome = await peer.call(GetStatus(), timeout_ms=ASK_TIMEOUT_MS)
+            outcome = await work(Asker(nursery, cluster))
         except TideError as error:
-            outcome = error
+            outcome = error  # raised out here it is not part of a group
         nursery.cancel_scope.cancel()
     if isinstance(outcome, TideError):
         raise outcome

@@ -4,30 +4,32 @@ import os
 import shutil
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
 
 from ..client.mounts import runtime_folder
 from ..fs.messages.hello import METASERVER
+from ..fs.messages.places import ServerPlace
+from . import homes
+from .cluster_file import ClusterFile, Member, Shape, compose, read, toml_lines, write
 from .exits import Exit, Failure
-from .folder import (
-    ClusterFile,
-    Member,
-    Say,
-    Shape,
-    check_vacant,
-    create,
-    is_cluster,
-    os_failures,
-    read,
-    toml_lines,
-    write_safely,
-)
+from .folder import Say, check_vacant, is_cluster, os_failures, write_safely
 from .processes import Spawned, end, is_ours, pid_of_server, spawn_server, wait_ready
 
 LOOPBACK = "127.0.0.1"
 SOCKET_PATH_MAX_BYTES = 100
 """A little less than what fits into a sockaddr_un (unix(7): 108 with the final zero)."""
+
+
+class Started(NamedTuple):
+    """What a start did: names of those that it started, and why others do not run."""
+
+    names: list[str]
+    troubles: dict[str, Failure]
 
 
 class Cluster:
@@ -45,10 +47,6 @@ class Cluster:
         """The folder of the member of that name."""
         return self.folder / name
 
-    def members(self, role: str) -> list[Member]:
-        """All of one role."""
-        return [member for member in self.file.members if member.role == role]
-
     def addresses(self, member: Member) -> list[str]:
         """How to reach a member, the best way first."""
         found = [f"unix:{self.socket_folder() / (member.name + '.sock')}"]
@@ -59,21 +57,46 @@ class Cluster:
     def metaserver_addresses(self) -> list[str]:
         """How to reach the metaservers."""
         return [
-            address for member in self.members(METASERVER) for address in self.addresses(member)
+            address for member in self.file.of(METASERVER) for address in self.addresses(member)
         ]
+
+    def place(self, member: Member) -> ServerPlace:
+        """Where a member is, for the others."""
+        return ServerPlace(member.server, os.uname().nodename, self.addresses(member))
 
     def running(self) -> dict[str, int]:
         """Process ids of the members that run, by name."""
         pids = {one.name: pid_of_server(one.role, self.home(one)) for one in self.file.members}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
-    def start(self, say: Say) -> list[str]:
-        """Start the members that do not run and wait until they are ready; their names.
+    def create(self) -> None:
+        """Make it in its folder: a cluster from the moment that ``cluster.toml`` is there.
 
-        Call it with the folder locked.
+        Call it locked, as all that changes something.
         """
+        homes.clear_made(self.folder, [])
+        founders = self.file.of(METASERVER)
+        servers = [member.server for member in founders]
+        places = [self.place(member) for member in founders]
+        homes.make(self.folder, self.file.cluster, servers, places)
+        write(self.folder, self.file)
+        homes.put_in_place(self.folder, founders)
+
+    def start(self, say: Say, only: Collection[str] | None = None) -> Started:
+        """Start the members that do not run, or ``only`` these, and wait until they are ready.
+
+        A metaserver without which the others are a majority is only told about in the answer;
+        any other that does not start is a Failure.
+        """
+        homes.put_in_place(self.folder, self.file.of(METASERVER))
         running = self.running()
-        missing = [member for member in self.file.members if member.name not in running]
+        missing = [
+            member
+            for member in self.file.members
+            if member.name not in running and (only is None or member.name in only)
+        ]
+        troubles = self._lost(missing)
+        missing = [member for member in missing if member.name not in troubles]
         for member in missing:
             self._check_port(member)
         self._make_socket_folder()
@@ -84,12 +107,55 @@ class Cluster:
                 home.mkdir(mode=0o700, exist_ok=True)
             write_safely(home / "config.toml", self._config(member))
             starting.append(spawn_server(member.role, member.name, home))
-        wait_ready(starting, say)
-        return [member.name for member in missing]
+        troubles |= wait_ready(starting, say)
+        names = [member.name for member in missing if member.name not in troubles]
+        self._check_majority([*running, *names], troubles)
+        return Started(names, troubles)
 
-    def stop(self, say: Say, *, kill: bool = False) -> list[str]:
-        """Stop the members that run and wait for their end; their names. Call it locked."""
-        running = self.running()
+    def _lost(self, missing: list[Member]) -> dict[str, Failure]:
+        """Why metaservers whose data folder is gone are not started."""
+        return {
+            member.name: Failure(Exit.FOREIGN, self.loss_of(member))
+            for member in missing
+            if member.role == METASERVER and homes.is_lost(self.home(member))
+        }
+
+    def loss_of(self, member: Member) -> str:
+        """What is to be done about a metaserver whose data folder is gone."""
+        lost = (
+            f"{member.name} cannot be started: {self.home(member)}/data is not a metaserver's data"
+            " folder (any more). As its disk is lost or empty, it may not come back as who it was:"
+        )
+        if len(self.file.of(METASERVER)) > 1:
+            return f"{lost} `tidefs cluster replace {self.folder} {member.name}`"
+        return f"{lost} put the folder back from a copy; no other metaserver has the names"
+
+    def unfinished(self, member: Member) -> str:
+        """How a metaserver becomes a member that was about to when a command was interrupted."""
+        command = f"add {self.folder}"
+        if member.replaces:
+            command = f"replace {self.folder} {member.name}"
+        return (
+            f"{member.name} is not known to have joined the group: `tidefs cluster {command}`"
+            " finishes what was begun"
+        )
+
+    def _check_majority(self, up: list[str], troubles: dict[str, Failure]) -> None:
+        """Raise the first of the troubles, unless the cluster works without these."""
+        settled = self.file.settled()
+        majority = sum(member.name in up for member in settled) > len(settled) // 2
+        metaservers = [member.name for member in self.file.of(METASERVER)]
+        for name, trouble in troubles.items():
+            if name not in metaservers or not majority:
+                raise trouble
+
+    def stop(
+        self, say: Say, *, kill: bool = False, only: Collection[str] | None = None
+    ) -> list[str]:
+        """Stop the members that run, or ``only`` these, and wait for their end; their names."""
+        running = {
+            name: pid for name, pid in self.running().items() if only is None or name in only
+        }
         roles = {member.name: member.role for member in self.file.members}
         end(
             running,
@@ -99,7 +165,8 @@ class Cluster:
         )
         for name in running:
             (self.home_of(name) / "pid").unlink(missing_ok=True)
-        self._remove_short_folder()
+        if only is None:
+            self._remove_short_folder()
         return list(running)
 
     def socket_folder(self) -> Path:
@@ -154,7 +221,7 @@ class Cluster:
     def _config(self, member: Member) -> str:
         """The text of a member's ``config.toml``."""
         home = self.home(member)
-        values: dict[str, object] = {
+        values: dict[str, Any] = {
             "cluster": self.file.cluster,
             "server": member.server,
             "host": os.uname().nodename,
@@ -168,8 +235,12 @@ class Cluster:
             values["root_uid"], values["root_gid"] = os.geteuid(), os.getegid()
         else:
             values["metaservers"] = self.metaserver_addresses()
-        first = "# Written at each start from ../cluster.toml: change that one."
-        return "\n".join([first, *toml_lines(values)]) + "\n"
+        lines = ["# Written at each start from ../cluster.toml: change that one."]
+        lines += toml_lines(values)
+        if member.role == METASERVER:
+            for one in self.file.of(METASERVER):
+                lines += ["", "[[members]]", *toml_lines(msgspec.structs.asdict(self.place(one)))]
+        return "\n".join(lines) + "\n"
 
 
 def open_cluster(folder: Path) -> Cluster:
@@ -203,7 +274,9 @@ def open_or_create(folder: Path, shape: Shape) -> tuple[Cluster, bool]:
     if is_cluster(folder):
         return Cluster(folder, read(folder)), False
     check_vacant(folder)
-    return Cluster(folder, create(folder, shape, free_port)), True
+    cluster = Cluster(folder, compose(shape, free_ports))
+    cluster.create()
+    return cluster, True
 
 
 def resolved(folder: Path) -> Path:
@@ -219,9 +292,10 @@ def resolved(folder: Path) -> Path:
     return found
 
 
-def free_port() -> int:
-    """A TCP port of this machine that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-    return port
+def free_ports(count: int) -> list[int]:
+    """TCP ports of this machine that nobody uses now, all different."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]

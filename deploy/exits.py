@@ -19,6 +19,7 @@ class Exit(IntEnum):
     LACKING = 5
     FOREIGN = 6
     CONFIG = 7
+    PARTLY = 8
     INTERRUPTED = 130
 
 
@@ -31,6 +32,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.LACKING: "this machine lacks something: /dev/fuse, a right, room on the disk",
     Exit.FOREIGN: "the folder is not a cluster's, or is damaged",
     Exit.CONFIG: "a configuration is not valid, or an address in it cannot be used",
+    Exit.PARTLY: "it works, but not all of it: a server is missing, and was named",
     Exit.INTERRUPTED: "interrupted",
 }
 assert set(MEANINGS) == set(Exit), "every exit code has its meaning"

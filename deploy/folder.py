@@ -1,99 +1,39 @@
-"""The folder of a one-machine cluster: ``cluster.toml``, and which member has which folder.
+"""The folder of a one-machine cluster: what is where in it, who may work in it, safe writing.
 
 ::
 
-    DIR/cluster.toml        what the cluster consists of; written once
+    DIR/cluster.toml        what the cluster consists of, see cluster_file.py
     DIR/lock                held (flock) while a command changes what runs
+    DIR/lock.members        held (flock) while a command changes who the metaservers are
     DIR/meta-1/             a member: config.toml, data/, log, pid, ready
     DIR/chunk-1/ ...
     DIR/run/                the servers' sockets, or a link to where they are
     DIR/mounts/             who uses it at the moment, see holds.py
     DIR/keep                there while it was started by `tidefs up`, see holds.py
+    DIR/new-ID/             a metaserver's folder that is being made, see homes.py
+    DIR/removed-NAME/       the folder of one that is no member any more; nobody reads it
 
 ``config.toml`` of each member is written anew from ``cluster.toml`` at each start, so that the
 folder may be moved while nothing runs.
 """
 
 import fcntl
-import json
 import os
-import tomllib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import msgspec
-
-from ..fs.limits import REPLICAS_MAX
-from ..fs.messages.hello import CHUNKSERVER, METASERVER
-from ..fs.ports.randomness import RealRandomness
 from .exits import Exit, Failure
 
-FORMAT_VERSION = 1
 CLUSTER_FILE = "cluster.toml"
 LOCK_FILE = "lock"
-CHUNKSERVERS_MAX = 64
+MEMBERS_LOCK_FILE = "lock.members"
+NEW_HOME = re.compile("new-[0-9a-f]{16}")
+"""The folder of a metaserver that is not in the cluster yet."""
 
 Say = Callable[[str], None]
 """How a person is told what happens."""
-
-
-class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One server. ``port`` on 127.0.0.1, chosen once; 0: reached by its Unix socket only."""
-
-    role: str
-    name: str
-    server: int
-    port: int
-
-
-class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What stands in ``cluster.toml``."""
-
-    version: int
-    cluster: str
-    replicas: int
-    members: list[Member]
-    log_level: str = "info"
-
-
-class Shape(NamedTuple):
-    """What a new cluster is to consist of. ``tcp``: reachable by port, not only from its folder."""
-
-    metaservers: int
-    chunkservers: int
-    replicas: int
-    tcp: bool
-
-
-EMBEDDED = Shape(metaservers=1, chunkservers=1, replicas=1, tcp=False)
-"""What `tidefs mount` makes in an empty folder."""
-
-
-def check_shape(shape: Shape) -> None:
-    """Failure(USAGE) when a cluster of that shape cannot be."""
-    if shape.metaservers != 1:
-        raise Failure(
-            Exit.USAGE,
-            f"--metaservers {shape.metaservers}: this version runs one metaserver; more than one"
-            " comes with the replication of the operation log",
-        )
-    if not 1 <= shape.chunkservers <= CHUNKSERVERS_MAX:
-        raise Failure(
-            Exit.USAGE,
-            f"--chunkservers {shape.chunkservers}: between 1 and {CHUNKSERVERS_MAX} are possible",
-        )
-    if not 1 <= shape.replicas <= REPLICAS_MAX:
-        raise Failure(
-            Exit.USAGE, f"--replicas {shape.replicas}: between 1 and {REPLICAS_MAX} are possible"
-        )
-    if shape.replicas > shape.chunkservers:
-        raise Failure(
-            Exit.USAGE,
-            f"--replicas {shape.replicas}: each copy needs a chunkserver of its own, and there are"
-            f" {shape.chunkservers}; give --chunkservers {shape.replicas}",
-        )
 
 
 @contextmanager
@@ -125,6 +65,7 @@ def check_vacant(folder: Path) -> None:
             raise Failure(Exit.FOREIGN, f"{folder} is not a folder; name one that is, or a new one")
         ours = {LOCK_FILE, CLUSTER_FILE + ".new"}
         found = sorted(set(os.listdir(folder)) - ours)
+    found = [name for name in found if not NEW_HOME.fullmatch(name)]
     if found:
         raise Failure(
             Exit.FOREIGN,
@@ -134,10 +75,10 @@ def check_vacant(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, say: Say) -> Iterator[None]:
+def locked(folder: Path, say: Say, file: str = LOCK_FILE) -> Iterator[None]:
     """Keep every other command off this cluster; the folder must exist."""
     with os_failures(folder):
-        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(folder / file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,93 +88,6 @@ def locked(folder: Path, say: Say) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def create(folder: Path, shape: Shape, free_port: Callable[[], int]) -> ClusterFile:
-    """Write ``cluster.toml`` of a new cluster; call it with the folder locked."""
-    randomness = RealRandomness()
-    roles = [(METASERVER, "meta", shape.metaservers), (CHUNKSERVER, "chunk", shape.chunkservers)]
-    members = [
-        Member(
-            role=role,
-            name=f"{front}-{number}",
-            server=1 + randomness.below((1 << 63) - 1),
-            port=free_port() if shape.tcp else 0,
-        )
-        for role, front, count in roles
-        for number in range(1, count + 1)
-    ]
-    cluster = ClusterFile(
-        version=FORMAT_VERSION,
-        cluster=randomness.bytes(8).hex(),
-        replicas=shape.replicas,
-        members=members,
-    )
-    lines = ["# A TideFS cluster on this machine: see `tidefs up --help`."]
-    values: dict[str, Any] = msgspec.to_builtins(cluster)
-    tables = values.pop("members")
-    lines += toml_lines(values)
-    for member in tables:
-        lines += ["", "[[members]]", *toml_lines(member)]
-    write_safely(folder / CLUSTER_FILE, "\n".join(lines) + "\n")
-    return cluster
-
-
-def read(folder: Path) -> ClusterFile:
-    """``cluster.toml``, checked. Failure(FOREIGN) names what is wrong with it."""
-    path = folder / CLUSTER_FILE
-    with os_failures(folder):
-        text = path.read_bytes()
-    try:
-        values = tomllib.loads(text.decode())
-        version = values.get("version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise Failure(
-                Exit.FOREIGN,
-                f"{path} has format {version}, this TideFS knows up to {FORMAT_VERSION}:"
-                " use the TideFS that made it, or a newer one",
-            )
-        cluster = msgspec.convert(values, ClusterFile)
-        _check(cluster)
-    except (ValueError, msgspec.ValidationError) as error:
-        raise Failure(
-            Exit.FOREIGN, f"{path} is damaged: {error}; restore it from a copy, or mend that line"
-        ) from None
-    return cluster
-
-
-def _check(cluster: ClusterFile) -> None:
-    """ValueError when the parts of a cluster do not fit together."""
-    if cluster.version != FORMAT_VERSION:
-        raise ValueError(f"version is {cluster.version}, not {FORMAT_VERSION}")
-    roles = [member.role for member in cluster.members]
-    unknown = set(roles) - {METASERVER, CHUNKSERVER}
-    if unknown:
-        raise ValueError(f"no such role: {unknown.pop()}")
-    for field in ("name", "server"):
-        values = [getattr(member, field) for member in cluster.members]
-        if len(set(values)) < len(values):
-            raise ValueError(f"two members have the same {field}")
-    for member in cluster.members:
-        if not member.name or "/" in member.name or member.name.startswith("."):
-            raise ValueError(f"{member.name!r} cannot be the name of a member")
-        if not 0 <= member.port < 1 << 16:
-            raise ValueError(f"{member.port} is not a port")
-    if roles.count(METASERVER) != 1:
-        raise ValueError("there must be one metaserver")
-    if not 1 <= cluster.replicas <= roles.count(CHUNKSERVER):
-        raise ValueError(f"{cluster.replicas} copies need as many chunkservers")
-
-
-def toml_lines(values: dict[str, Any]) -> list[str]:
-    """``key = value`` lines for text, whole numbers and lists of text.
-
-    A JSON string is a TOML string, but for DEL, which TOML wants escaped.
-    """
-    return [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
-        for key, value in values.items()
-    ]
 
 
 def write_safely(path: Path, text: str) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from .cluster import Cluster, make_folder, open_or_create
-from .folder import EMBEDDED, Say, locked, os_failures, write_safely
+from .cluster_file import EMBEDDED
+from .folder import Say, locked, os_failures, write_safely
 
 KEEP_FILE = "keep"
 HOLDS_FOLDER = "mounts"
@@ -88,7 +89,8 @@ def held(folder: Path, mount_point: Path, say: Say) -> Iterator[Cluster]:
         if made:
             say(f"made a new file system in {folder}")
         try:
-            cluster.start(say)
+            for trouble in cluster.start(say).troubles.values():
+                say(f"going on without one metaserver: {trouble.message}")
             _register(record, mount_point)
         except BaseException:
             stop_if_unused(cluster, say)

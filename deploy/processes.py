@@ -110,26 +110,36 @@ def now_ns() -> int:
     return _clock.monotonic_ns()
 
 
-def wait_ready(starting: list[Spawned], say: Say) -> None:
-    """Return when all are ready; Failure names the first that ended or was too slow, and why."""
+def wait_ready(starting: list[Spawned], say: Say) -> dict[str, Failure]:
+    """Return when each is ready, or has ended, or was too slow; by name, why some are not."""
     began = now_ns()
     said = False
-    while waiting := [one for one in starting if not one.ready.exists()]:
+    troubles: dict[str, Failure] = {}
+    while waiting := [
+        one for one in starting if one.name not in troubles and not one.ready.exists()
+    ]:
         for one in waiting:
-            if one.process.poll() is not None:
-                raise Failure(
-                    exit_of(one.process.returncode), f"{one.name} did not start: {_reason(one)}"
-                )
-        if elapsed_ms(began) > START_TIMEOUT_MS:
-            raise Failure(
-                Exit.WRONG,
-                f"{waiting[0].name} (pid {waiting[0].process.pid}) is not ready after"
-                f" {START_TIMEOUT_MS // 1000} s: {_reason(waiting[0])}",
-            )
+            if trouble := _trouble_of(one, elapsed_ms(began)):
+                troubles[one.name] = trouble
         if not said and elapsed_ms(began) > SAY_AFTER_MS:
             said = True
             say(f"waiting for {', '.join(one.name for one in waiting)} to be ready ...")
-        wait_for_end([one.process.pid for one in waiting], POLL_MS)
+        alive = [one.process.pid for one in waiting if one.name not in troubles]
+        wait_for_end(alive, POLL_MS)
+    return troubles
+
+
+def _trouble_of(one: Spawned, waited_ms: int) -> Failure | None:
+    """Why it will not be ready any more."""
+    if one.process.poll() is not None:
+        return Failure(exit_of(one.process.returncode), f"{one.name} did not start: {_reason(one)}")
+    if waited_ms > START_TIMEOUT_MS:
+        return Failure(
+            Exit.WRONG,
+            f"{one.name} (pid {one.process.pid}) is not ready after {START_TIMEOUT_MS // 1000} s:"
+            f" {_reason(one)}",
+        )
+    return None
 
 
 def exit_of(returncode: int) -> Exit:

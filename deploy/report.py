@@ -8,11 +8,15 @@ from ..fs.ids import ServerId, server_name
 from ..fs.messages.hello import METASERVER
 from ..fs.messages.meta import ServerStatus, Status
 from .cluster import Cluster
+from .cluster_file import Member
 from .holds import Hold
+from .homes import is_lost
+from .members import View
 
 
 class ServerReport(msgspec.Struct):
-    """One server. ``pid`` 0: none; ``state``: leader, follower, up, down, unreachable."""
+    """One server. ``pid`` 0: none. ``state``: what a metaserver is in
+    the group (leader, follower, learner, ...), up, down, unreachable."""
 
     role: str
     id: str
@@ -110,6 +114,26 @@ def _of_server(server: ServerStatus) -> ServerReport:
     )
 
 
+def add_seen(report: Report, view: View) -> None:
+    """Add the metaservers that answer, though none of them leads."""
+    for one in view.members:
+        if one.status is not None:
+            report.servers.append(
+                ServerReport(
+                    role=METASERVER,
+                    id=one.id,
+                    name="",
+                    host=one.status.host,
+                    addresses=one.addresses,
+                    pid=one.status.pid,
+                    state=one.status.role,
+                    total_bytes=0,
+                    free_bytes=0,
+                    chunks=0,
+                )
+            )
+
+
 def add_local(report: Report, cluster: Cluster, running: dict[str, int], users: list[Hold]) -> None:
     """Add what is known from the folder: members that the metaserver does not see, and why."""
     report.cluster = cluster.file.cluster
@@ -133,23 +157,28 @@ def add_local(report: Report, cluster: Cluster, running: dict[str, int], users: 
         )
         server.name = member.name
         server.pid = running.get(member.name, 0)
-        _judge(report, cluster, server)
+        _judge(report, cluster, member, server)
         members.append(server)
     report.servers = [*members, *known.values()]
     report.healthy = not report.problems
 
 
-def _judge(report: Report, cluster: Cluster, server: ServerReport) -> None:
+def _judge(report: Report, cluster: Cluster, member: Member, server: ServerReport) -> None:
     """Set the state from both sides of the story, and say what is wrong."""
     if not server.pid:
         server.state = "down"
+        lost = member.role == METASERVER and is_lost(cluster.home(member))
         report.problems.append(
-            f"{server.name} does not run: `tidefs up {cluster.folder}` starts it"
+            cluster.loss_of(member)
+            if lost
+            else f"{server.name} does not run: `tidefs up {cluster.folder}` starts it"
         )
     elif server.state == "down":
         server.state = "unreachable"
     if server.state == "unreachable" and report.reachable:
         report.problems.append(
-            f"{server.name} runs (pid {server.pid}), but the metaserver does not hear from it:"
+            f"{server.name} runs (pid {server.pid}), but the leader does not hear from it:"
             f" see {cluster.home_of(server.name)}/log"
         )
+    if member.joining:
+        report.problems.append(cluster.unfinished(member))

@@ -5,23 +5,35 @@ import json
 import click
 
 from ..fs.errors import TideError
+from ..fs.messages.meta import Status
 from ..fs.quantities import format_size
-from .ask import ask_status
-from .cluster import open_cluster
+from . import metrics
+from .ask import Asker, asking
 from .exits import Exit, failure_of
 from .holds import holds
-from .report import Report, ServerReport, add_local, report_of
-from .sources import HELP, parse_source
+from .members import View, leader_status
+from .report import Report, ServerReport, add_local, add_seen, report_of
+from .sources import HELP
+from .target import Target
 from .tell import count, table
 
 
 @click.command(help=f"Say how a cluster is. SOURCE is {HELP}.")
 @click.argument("source", metavar="SOURCE")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option(
+    "--metrics",
+    "as_metrics",
+    is_flag=True,
+    help="Print the numbers of each metaserver instead, as Prometheus reads them.",
+)
 @click.pass_context
-def status(context: click.Context, source: str, as_json: bool) -> None:
-    """Exit code 0: healthy, 1: something is wrong, 3: no metaserver answers."""
-    report, exit_code = _look(source)
+def status(context: click.Context, source: str, as_json: bool, as_metrics: bool) -> None:
+    """Exit code 0: healthy, 1: something is wrong, 3: no metaserver leads, or answers."""
+    target = Target(source)
+    if as_metrics:
+        context.exit(_print_metrics(target))
+    report, exit_code = _look(target)
     if as_json:
         click.echo(json.dumps(report.as_builtins(), indent=2))
     else:
@@ -29,29 +41,33 @@ def status(context: click.Context, source: str, as_json: bool) -> None:
     context.exit(exit_code)
 
 
-def _look(text: str) -> tuple[Report, Exit]:
-    """The report on a SOURCE, and what the command is to exit with."""
-    source = parse_source(text)
-    if source.folder is None:
-        report, exit_code = _ask(text, source.addresses, "")
+def _print_metrics(target: Target) -> Exit:
+    """Those that do not answer are told in the numbers, too."""
+    members = asking(target.cluster_id, lambda asker: metrics.gather(target, asker))
+    click.echo(metrics.in_text(members), nl=False)
+    answered = any(one.values is not None for one in members)
+    return Exit.OK if answered else Exit.UNREACHABLE
+
+
+def _look(target: Target) -> tuple[Report, Exit]:
+    """The report on a cluster, and what the command is to exit with."""
+
+    async def ask(asker: Asker) -> tuple[Status | TideError, View]:
+        return await leader_status(target.lookout(asker))
+
+    status, view = asking(target.cluster_id, ask)
+    if isinstance(status, TideError):
+        failure = failure_of(status)
+        report = report_of(target.name, None, f"no metaserver answers: {failure.message}")
+        add_seen(report, view)
+        exit_code = Exit(failure.exit_code)
     else:
-        cluster = open_cluster(source.folder)
-        running = cluster.running()
-        addresses = cluster.metaserver_addresses()
-        report, exit_code = _ask(str(cluster.folder), addresses, cluster.file.cluster)
-        add_local(report, cluster, running, holds(cluster.folder))
+        report, exit_code = report_of(target.name, status, ""), Exit.OK
+    if target.cluster is not None:
+        add_local(report, target.cluster, target.cluster.running(), holds(target.cluster.folder))
     if exit_code is Exit.OK and not report.healthy:
         exit_code = Exit.WRONG
     return report, exit_code
-
-
-def _ask(source: str, addresses: list[str], cluster: str) -> tuple[Report, Exit]:
-    try:
-        return report_of(source, ask_status(addresses, cluster), ""), Exit.OK
-    except TideError as error:
-        failure = failure_of(error)
-        sentence = f"no metaserver answers: {failure.message}"
-        return report_of(source, None, sentence), Exit(failure.exit_code)
 
 
 def _lines(report: Report) -> list[str]:

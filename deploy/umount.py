@@ -7,8 +7,9 @@ import click
 from ..client import mounts
 from ..fs.errors import Code, TideError
 from .cluster import Cluster
+from .cluster_file import read
 from .exits import Exit, Failure
-from .folder import is_cluster, locked, read
+from .folder import is_cluster, locked
 from .holds import stop_if_unused
 from .tell import say
 

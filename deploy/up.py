@@ -4,12 +4,16 @@ from pathlib import Path
 
 import click
 
+from ..fs.ids import ServerId, server_name
 from ..fs.limits import REPLICAS_DEFAULT
 from ..fs.messages.hello import CHUNKSERVER, METASERVER
-from .cluster import Cluster, make_folder, open_or_create
+from .ask import asking
+from .cluster import Cluster, Started, make_folder, open_or_create
+from .cluster_file import Shape, check_shape
 from .exits import Exit, Failure
-from .folder import Shape, check_shape, is_cluster, locked
+from .folder import is_cluster, locked
 from .holds import keep
+from .target import lookout_of
 from .tell import count, say
 
 CHUNKSERVERS_DEFAULT = 3
@@ -17,7 +21,12 @@ CHUNKSERVERS_DEFAULT = 3
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--metaservers", type=int, metavar="N", help="How many metaservers: 1 for now.")
+@click.option(
+    "--metaservers",
+    type=int,
+    metavar="N",
+    help="How many metaservers: 1 unless told; 3 survive the loss of one, 5 of two.",
+)
 @click.option(
     "--chunkservers",
     type=int,
@@ -30,8 +39,13 @@ CHUNKSERVERS_DEFAULT = 3
     metavar="N",
     help=f"How many copies of all data; {REPLICAS_DEFAULT}, or as many as chunkservers.",
 )
+@click.pass_context
 def up(
-    folder: Path, metaservers: int | None, chunkservers: int | None, replicas: int | None
+    context: click.Context,
+    folder: Path,
+    metaservers: int | None,
+    chunkservers: int | None,
+    replicas: int | None,
 ) -> None:
     """Start a cluster of servers on this machine, kept in the folder DIR.
 
@@ -50,6 +64,7 @@ def up(
         keep(folder)
         started = cluster.start(say)
     _tell(cluster, started)
+    context.exit(Exit.PARTLY if started.troubles else Exit.OK)
 
 
 def _shape(metaservers: int | None, chunkservers: int | None, replicas: int | None) -> Shape:
@@ -68,26 +83,50 @@ def _check_same(
 ) -> None:
     """Failure(USAGE) when another shape is asked for than the cluster in the folder has."""
     found = {
-        "--metaservers": (metaservers, len(cluster.members(METASERVER))),
-        "--chunkservers": (chunkservers, len(cluster.members(CHUNKSERVER))),
+        "--metaservers": (metaservers, len(cluster.file.settled())),
+        "--chunkservers": (chunkservers, len(cluster.file.of(CHUNKSERVER))),
         "--replicas": (replicas, cluster.file.replicas),
+    }
+    remedies = {
+        "--metaservers": f"`tidefs cluster add|remove {cluster.folder}` changes that,"
+        " while it runs",
     }
     for option, (wanted, there) in found.items():
         if wanted is not None and wanted != there:
+            remedy = remedies.get(option, "leave the option out, or name another folder")
             raise Failure(
                 Exit.USAGE,
-                f"{option} {wanted}: {cluster.folder} holds a cluster made with {there};"
-                " leave the option out, or name another folder",
+                f"{option} {wanted}: {cluster.folder} holds a cluster made with {there}; {remedy}",
             )
 
 
-def _tell(cluster: Cluster, started: list[str]) -> None:
-    metaservers, chunkservers = cluster.members(METASERVER), cluster.members(CHUNKSERVER)
+def _tell(cluster: Cluster, started: Started) -> None:
+    metaservers, chunkservers = cluster.file.of(METASERVER), cluster.file.of(CHUNKSERVER)
     what = (
         f"{count(len(metaservers), 'metaserver')}, {count(len(chunkservers), 'chunkserver')},"
         f" {count(cluster.file.replicas, 'copy', 'copies')} of all data"
     )
     click.echo(f"{cluster.folder}: {what}")
-    click.echo(f"started {', '.join(started)}" if started else "everything was running already")
+    names = started.names
+    click.echo(f"started {', '.join(names)}" if names else "everything was running already")
+    if len(metaservers) > 1:
+        click.echo(_leader(cluster))
+    for trouble in started.troubles.values():
+        say(f"tidefs: {trouble.message}")
+    for member in metaservers:
+        if member.joining:
+            say(cluster.unfinished(member))
     click.echo(f"mount it:  tidefs mount {cluster.folder} MOUNTPOINT")
     click.echo(f"stop it:   tidefs down {cluster.folder}")
+
+
+def _leader(cluster: Cluster) -> str:
+    """As soon as there is one, and the files can be used."""
+    leader = asking(
+        cluster.file.cluster, lambda asker: lookout_of(cluster, asker).wait_leader()
+    ).leader
+    assert leader is not None, "it was waited for"
+    assert leader.status is not None
+    names = {member.server: member.name for member in cluster.file.of(METASERVER)}
+    name = names.get(leader.server) or server_name(ServerId(leader.server))
+    return f"{name} leads (term {leader.status.term})"

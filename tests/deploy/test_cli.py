@@ -97,8 +97,11 @@ def test_what_is_not_understood_is_a_usage_error(arguments, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--metaservers", "3"], "one metaserver"),
-        (["--metaservers", "0"], "one metaserver"),
+        (["--metaservers", "0"], "between 1 and 9"),
+        (["--metaservers", "-1"], "between 1 and 9"),
+        (["--metaservers", "2"], "survive no more failures than 1"),
+        (["--metaservers", "4"], "have 3 or 5 of them"),
+        (["--metaservers", "11"], "between 1 and 9"),
         (["--chunkservers", "0"], "between 1 and"),
         (["--chunkservers", "1000"], "between 1 and"),
         (["--replicas", "0"], "between 1 and"),

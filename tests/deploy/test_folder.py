@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tidefs.deploy import cluster as clusters
 from tidefs.deploy.cluster import Cluster, make_folder, open_cluster, open_or_create
+from tidefs.deploy.cluster_file import EMBEDDED, Shape, read, toml_lines
 from tidefs.deploy.exits import Exit, Failure
-from tidefs.deploy.folder import EMBEDDED, Shape, locked, read, toml_lines, write_safely
+from tidefs.deploy.folder import locked, write_safely
 from tidefs.deploy.sources import parse_source
 
 THREE = Shape(metaservers=1, chunkservers=3, replicas=3, tcp=True)
@@ -80,15 +81,15 @@ def test_a_crash_while_making_it_leaves_nothing_in_the_way(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new_text", "words"),
     [
-        ("version = 1", "version = 2", "use the TideFS that made it"),
-        ("version = 1", "version = 0", "version is 0"),
-        ("version = 1", "", "version"),
+        ("version = 2", "version = 3", "use the TideFS that made it"),
+        ("version = 2", "version = 0", "version is 0"),
+        ("version = 2", "", "version"),
         ("replicas = 3", "replicas = 4", "4 copies need as many chunkservers"),
         ("replicas = 3", 'replicas = "three"', "replicas"),
         ("replicas = 3", "replicas = 3\nreplicsa = 3", "replicsa"),
         ('name = "chunk-2"', 'name = "chunk-1"', "the same name"),
         ('name = "chunk-2"', 'name = "../chunk-2"', "cannot be the name"),
-        ('role = "metaserver"', 'role = "chunkserver"', "one metaserver"),
+        ('role = "metaserver"', 'role = "chunkserver"', "no metaserver"),
         ('role = "metaserver"', 'role = "king"', "no such role"),
         ("replicas = 3", "replicas = = 3", "is damaged"),
     ],

@@ -5,7 +5,7 @@ import os
 import msgspec
 import pytest
 from tidefs.deploy import holds as module
-from tidefs.deploy.cluster import Cluster
+from tidefs.deploy.cluster import Cluster, Started
 from tidefs.deploy.holds import Hold, began, held, holds, is_kept, keep, unkeep
 
 
@@ -16,7 +16,7 @@ def acts(monkeypatch):
 
     def start(self, say):
         done.append("start")
-        return []
+        return Started([], {})
 
     def stop(self, say, *, kill=False):
         done.append("stop")

@@ -119,14 +119,16 @@ def test_a_port_in_use(cluster, tidefs_command):
 
 
 @pytest.mark.parametrize("role", ["metaserver", "chunkserver"])
-def test_one_server_in_the_foreground_and_its_port_in_use(role, cluster):
+def test_one_server_in_the_foreground_and_its_port_in_use(role, cluster, tidefs_command):
     found = open_cluster(cluster.folder)
-    member = found.members(role)[0]
+    member = found.file.of(role)[0]
     home = found.home(member)
     second = home / "second.toml"
     text = (home / "config.toml").read_text()
     text = text.replace(f'"{home}/data"', f'"{home}/other"').replace("/ready", "/ready2")
     second.write_text(text.replace(f'"unix:{found.socket_folder() / member.name}.sock", ', ""))
+    if role == "metaserver":
+        tidefs_command("metaserver", "--config", second, "--format")
     done = subprocess.run(
         [sys.executable, "-m", "tidefs.deploy", role, "--config", second],
         capture_output=True,
@@ -143,7 +145,7 @@ def test_one_server_in_the_foreground_and_its_port_in_use(role, cluster):
 def test_two_servers_on_one_folder(role, cluster):
     """The second must not touch the first one's data."""
     found = open_cluster(cluster.folder)
-    member = found.members(role)[0]
+    member = found.file.of(role)[0]
     home = found.home(member)
     second = home / "second.toml"
     text = (home / "config.toml").read_text().replace("/ready", "/ready2")
