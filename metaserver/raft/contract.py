@@ -136,6 +136,9 @@ class Begin(NamedTuple):
     now_ns: int
     below: Callable[[int], int]
     """A random number from 0 to one less than the argument: where time-outs are drawn from."""
+    logged: bool = True
+    """False: ``configuration`` is the founding one and never was in the log, although something
+    else may have been. The first leader puts it there. (With nothing applied it never was.)"""
 
 
 class Core(Protocol):
