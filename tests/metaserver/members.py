@@ -71,9 +71,11 @@ class TestMember:
                 self.peers.append,
             )
             self.nursery = nursery
-            yield self
-            listener.close()
-            nursery.cancel_scope.cancel()
+            try:
+                yield self
+            finally:
+                listener.close()
+                nursery.cancel_scope.cancel()
 
 
 def members_of(folder, count):
