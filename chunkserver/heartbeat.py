@@ -1,30 +1,34 @@
-"""The connection to the metaserver: register, say what is here, and that it is still here.
+"""Keep the metaserver that leads informed: register, say what is here, and that it is still here.
 
-The metaserver that leads calls back on the same connection. When the connection ends, or that one
-does not lead any more, the others are tried in turn.
+It calls back on the same connection. When that ends, the leader is searched for anew.
 """
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import trio
 
-from ..fs.backoff import Backoff
-from ..fs.errors import TideError
+from ..fs.errors import Code, TideError
 from ..fs.handshake import Identity
+from ..fs.leader_search import LeaderSearch
+from ..fs.leader_watch import Leader
 from ..fs.limits import REPORT_CHUNKS_PER_MESSAGE
+from ..fs.members import Members
 from ..fs.messages.chunk import ChunkReport, Heartbeat, Register, ReportBad, ReportChunks
-from ..fs.messages.hello import METASERVER
 from ..fs.messages.places import ServerPlace
 from ..fs.ports import Ports
-from ..fs.rpc import Handler, Peer, connect
+from ..fs.rpc import Handler, Peer
 from .chunk_file import DamagedError
+from .fence import Fence
 from .store import Store
 
 log = logging.getLogger(__name__)
 
-ROUNDS_QUIET = 5
-"""So often all are tried in vain before somebody should know: they may just be starting."""
+
+class _Registration(NamedTuple):
+    peer: Peer
+    heartbeat_ms: int
 
 
 class Reporter:
@@ -58,76 +62,59 @@ class Reporter:
 
     # --- whom to say it to ---------------------------------------------------------------------
 
-    async def run(self, place: ServerPlace, store: Store, handler: Handler) -> None:
+    async def run(self, place: ServerPlace, store: Store, fence: Fence, handler: Handler) -> None:
         """Until cancelled. ``handler`` answers what the metaserver asks."""
-        backoff = Backoff(self._ports.randomness)
-        failures: dict[str, TideError] = {}
-        rounds = 0
-        while True:
-            for address in self._metaservers:
-                registered = trio.Event()
-                try:
-                    await self._stay(address, place, store, handler, registered)
-                except TideError as error:
-                    failures[address] = error
-                if registered.is_set():
-                    backoff.reset()
-                    log.warning("the connection ended: %s", failures.pop(address))
-                    rounds = 0
-            rounds += 1
-            if rounds == ROUNDS_QUIET:
-                for silent, reason in failures.items():
-                    log.warning("metaserver %s: %s", silent, reason)
-            await trio.sleep(backoff.next_ms() / 1000)
-
-    async def _stay(
-        self,
-        address: str,
-        place: ServerPlace,
-        store: Store,
-        handler: Handler,
-        registered: trio.Event,
-    ) -> None:
-        """Register there and stay as long as it lasts; TideError says why it does not."""
-        failure: TideError | None = None
+        members = Members(self._metaservers, place.host)
+        members.led_term = fence.term
         async with trio.open_nursery() as tasks:
-            try:
-                peer = await connect(
-                    self._ports,
-                    address,
-                    self._identity.hello(),
-                    handler,
-                    tasks,
-                    expected_role=METASERVER,
-                )
-                tasks.start_soon(self._wake_when_closed, peer)
-                await self._register(peer, place, store, registered)
-            except TideError as error:
-                failure = error
-            tasks.cancel_scope.cancel()
-        assert failure is not None, "nobody leaves without a reason"
-        raise failure
+            search = LeaderSearch(self._ports, self._identity, members, handler, tasks)
+
+            async def register(leader: Leader) -> _Registration:
+                return await self._register(leader.peer, place, store, fence)
+
+            while True:
+                registration = await search.find(register)
+                tasks.start_soon(self._wake_when_closed, registration.peer)
+                try:
+                    await self._stay(registration, store)
+                except TideError as error:
+                    registration.peer.close(str(error))
+                    log.warning("the connection ended: %s", error)
 
     async def _wake_when_closed(self, peer: Peer) -> None:
         await peer.wait_closed()
         self._wake.set()
 
     async def _register(
-        self, peer: Peer, place: ServerPlace, store: Store, registered: trio.Event
-    ) -> None:
+        self, peer: Peer, place: ServerPlace, store: Store, fence: Fence
+    ) -> _Registration:
         total_bytes, free_bytes = store.space()
-        answer = await peer.call(Register(place, self._pid, total_bytes, free_bytes))
-        registered.set()
-        log.info("registered with %s", peer.name)
+        with fence.joining(peer):
+            answer = await peer.call(Register(place, self._pid, total_bytes, free_bytes))
+            await fence.admit(peer, answer.term)
+        log.info("registered with %s, which leads in term %d", peer.name, answer.term)
+        return _Registration(peer, answer.heartbeat_ms)
+
+    async def _stay(self, registration: _Registration, store: Store) -> None:
+        """Keep the leader informed as long as it lasts; TideError says why it does not."""
+        peer = registration.peer
         self._news.clear()
         await self._report_all(peer, store.reports())
         while True:
             await self._say_what_is_new(peer, store)
-            with trio.move_on_after(answer.heartbeat_ms / 1000):
+            with trio.move_on_after(registration.heartbeat_ms / 1000):
                 await self._wake.wait()
             self._wake = trio.Event()
-            total_bytes, free_bytes = store.space()
+            await self._beat(peer, store)
+
+    async def _beat(self, peer: Peer, store: Store) -> None:
+        total_bytes, free_bytes = store.space()
+        try:
             await peer.call(Heartbeat(total_bytes, free_bytes))
+        except TideError as error:
+            if error.code not in (Code.BUSY, Code.UNAVAILABLE):
+                raise
+            log.debug("%s: %s", peer.name, error)  # it lives, and may be making sure that it leads
 
     async def _report_all(self, peer: Peer, reports: list[ChunkReport]) -> None:
         size = REPORT_CHUNKS_PER_MESSAGE

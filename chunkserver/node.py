@@ -12,6 +12,7 @@ from ..fs.ports import Ports
 from ..fs.ports.network import Listener
 from ..fs.rpc import serve
 from .config import ChunkserverConfig
+from .fence import Fence, load_fence
 from .format import open_folder
 from .heartbeat import Reporter
 from .neighbours import Neighbours
@@ -41,12 +42,13 @@ async def run_node(
     settings = Settings(config.server, config.capacity, config.journal_segment)
     await open_folder(ports.disk, identity, settings, config.data)
     until = trio.Event() if stopping is None else stopping
+    fence = await load_fence(ports.disk)
     reporter = Reporter(ports, identity, config.metaservers, pid)
     store = Store(ports.disk, ports.clock, settings, reporter.damaged)
     try:
         async with trio.open_nursery() as keeper:
             await keeper.start(store.run)
-            await _serve(config, ports, identity, store, reporter, until, task_status)
+            await _serve(config, ports, identity, store, fence, reporter, until, task_status)
             store.stop()
     except* TideError as group:
         raise first_error(group) from None
@@ -58,6 +60,7 @@ async def _serve(
     ports: Ports,
     identity: Identity,
     store: Store,
+    fence: Fence,
     reporter: Reporter,
     stopping: trio.Event,
     task_status: trio.TaskStatus[list[str]],
@@ -70,10 +73,10 @@ async def _serve(
         place = ServerPlace(config.server, config.host, addresses)
         async with trio.open_nursery() as tasks:
             neighbours = Neighbours(ports, identity, config.host, tasks)
-            service = Service(config.server, store, neighbours, tasks, reporter.news)
+            service = Service(config.server, store, fence, neighbours, tasks, reporter.news)
             for listener in listeners:
                 tasks.start_soon(serve, ports, listener, identity, service.handle, tasks)
-            tasks.start_soon(reporter.run, place, store, service.handle)
+            tasks.start_soon(reporter.run, place, store, fence, service.handle)
             if config.scrub:
                 tasks.start_soon(scrub, store, config.scrub)
             log.info("listening on %s", ", ".join(addresses))

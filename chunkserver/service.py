@@ -22,6 +22,7 @@ from ..fs.messages.chunk import (
 )
 from ..fs.messages.hello import METASERVER
 from ..fs.rpc import Incoming
+from .fence import Fence
 from .neighbours import Neighbours
 from .replication import Orders
 from .store import Store, stale
@@ -42,11 +43,13 @@ class Service:
         self,
         server: int,
         store: Store,
+        fence: Fence,
         neighbours: Neighbours,
         tasks: trio.Nursery,
         on_news: Callable[[int], None],
     ) -> None:
         self._store = store
+        self._fence = fence
         self._neighbours = neighbours
         self._orders = Orders()
         self._on_news = on_news
@@ -57,7 +60,7 @@ class Service:
             WriteChunk: writer.handle,
             SyncChunk: self._sync,
         }
-        self._orders_of_metaserver: dict[type[Request[Any]], Answer] = {
+        self._orders_of_leader: dict[type[Request[Any]], Callable[[Incoming], Awaitable[None]]] = {
             SetVersion: self._set_version,
             DeleteChunks: self._delete,
             CopyChunk: self._copy,
@@ -67,13 +70,17 @@ class Service:
         """The handler of all connections."""
         kind = type(incoming.request)
         answer = self._answers.get(kind)
-        if answer is None:
-            answer = self._orders_of_metaserver.get(kind)
-            if answer is None:
-                raise TideError(Code.UNKNOWN_METHOD, kind.__name__)
-            if incoming.peer.remote.role != METASERVER:
-                raise TideError(Code.WRONG_ROLE, f"only a metaserver may send {kind.__name__}")
-        return answer(incoming)
+        if answer is not None:
+            return answer(incoming)
+        if kind not in self._orders_of_leader:
+            raise TideError(Code.UNKNOWN_METHOD, kind.__name__)
+        if incoming.peer.remote.role != METASERVER:
+            raise TideError(Code.WRONG_ROLE, f"only a metaserver may send {kind.__name__}")
+        return self._obey(incoming)
+
+    async def _obey(self, incoming: Incoming) -> None:
+        await self._fence.check(incoming.peer)
+        await self._orders_of_leader[type(incoming.request)](incoming)
 
     # --- bytes ---------------------------------------------------------------------------------
 

@@ -1,8 +1,7 @@
 """The link to the metaservers: a connection to the leader, with this client's session open on it.
 
-One task keeps it. When it breaks, the task tries the addresses in turn until a leader takes the
-session up again (ResumeSession, which says what the session holds) or, when the session is over,
-opens a new one.
+One task keeps it. When it breaks, the task searches for the leader, which takes the session up
+again (ResumeSession, which says what the session holds), or opens a new one when it is over.
 """
 
 import logging
@@ -13,12 +12,15 @@ import trio
 
 from ..fs.backoff import Backoff
 from ..fs.errors import Code, TideError
+from ..fs.leader_search import LeaderSearch
+from ..fs.leader_watch import Leader
 from ..fs.limits import SESSION_KEEPALIVE_MS
-from ..fs.messages.hello import ANY_CLUSTER, CLIENT, METASERVER
-from ..fs.messages.meta import KeepAlive, OpenSession, ResumeSession
+from ..fs.members import Members
+from ..fs.messages.hello import ANY_CLUSTER, CLIENT
+from ..fs.messages.meta import KeepAlive, OpenSession
 from ..fs.ports import Ports
-from ..fs.rpc import Identity, Peer, connect, no_requests
-from .session import OpenInodes, Session
+from ..fs.rpc import Identity, Peer, no_requests
+from .session import OpenInodes, Session, resumption
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,9 @@ HOPELESS = frozenset(
     {Code.WRONG_CLUSTER, Code.WRONG_PROTOCOL, Code.WRONG_ROLE, Code.INVALID, Code.BAD_CONFIG}
 )
 """From every address at the first try: no retry will help."""
+
+SHORT_MS = 1_000
+"""A link that did not live longer than that is no reason to search without a pause."""
 
 
 class Who(NamedTuple):
@@ -62,24 +67,21 @@ class LinkKeeper:
         opens: OpenInodes,
         on_link: Callable[[], object],
     ) -> None:
-        assert addresses, "at least one metaserver"
-        self.cluster = ANY_CLUSTER
         self.session: Session | None = None
         """The one that is alive, as far as is known."""
         self.session_id = 0
         """Of the latest one."""
         self._ports = ports
-        self._addresses = list(addresses)
+        self._members = Members(addresses, who.host)
         self._who = who
         self._opens = opens
         self._on_link = on_link
-        self._nursery: trio.Nursery | None = None
+        self._search: LeaderSearch | None = None
         self._link: Link | None = None
         self._nonce = b""
         self._keepalive_ms = SESSION_KEEPALIVE_MS
         self._closed = False
         self._ever_linked = False
-        self._trouble: dict[str, TideError] = {}
         self._hopeless: TideError | None = None
         self._waiters = trio.lowlevel.ParkingLot()
 
@@ -105,58 +107,52 @@ class LinkKeeper:
         self._closed = True
         self._waiters.unpark_all()
 
+    @property
+    def cluster(self) -> str:
+        """The id of the cluster that answered; ANY_CLUSTER as long as none did."""
+        return ANY_CLUSTER if self._search is None else self._search.cluster
+
     async def keep(self, nursery: trio.Nursery) -> None:
         """Keep one, for ever. The connections live in ``nursery``."""
-        self._nursery = nursery
+        search = self._search = LeaderSearch(
+            self._ports,
+            Identity(ANY_CLUSTER, CLIENT, 0),
+            self._members,
+            no_requests,
+            nursery,
+            self._give_up_if_hopeless,
+        )
+        pace = Backoff(self._ports.randomness)
         peer: Peer | None = None
         while True:
-            link = await self._find_link(peer)
+            link = await self._find_link(search, peer)
             log.info("session %d is open at %s", link.session.id, link.peer.name)
-            self._trouble.clear()
             self._ever_linked = True
             self.session_id = link.session.id
             self._link = link
+            began_ns = self._ports.clock.monotonic_ns()
             nursery.start_soon(_end_with_peer, link)
             self._waiters.unpark_all()
             self._on_link()
             await self._keep_alive(link)
             peer = None if link.peer.closed else link.peer
+            if self._ports.clock.monotonic_ns() - began_ns < SHORT_MS * 10**6:
+                await trio.sleep(pace.next_ms() / 1000)
+            else:
+                pace.reset()
 
-    async def _find_link(self, peer: Peer | None) -> Link:
-        """A link on ``peer`` if there is one that lives, else on whoever is the leader."""
-        backoff = Backoff(self._ports.randomness)
+    async def _find_link(self, search: LeaderSearch, peer: Peer | None) -> Link:
+        """A link on ``peer`` if there is one that lives, else on whoever leads."""
         if peer is not None:
             try:
                 return Link(peer, await self._session_on(peer))
             except TideError as error:
                 log.warning("%s: %s", peer.name, error)
                 peer.close("no session there")
-        while True:
-            for address in list(self._addresses):
-                try:
-                    link = await self._link_at(address)
-                except TideError as error:
-                    self._note_trouble(address, error)
-                else:
-                    self._addresses.remove(address)
-                    self._addresses.insert(0, address)
-                    return link
-            self._give_up_if_hopeless()
-            await trio.sleep(backoff.next_ms() / 1000)
+        return await search.find(self._take)
 
-    async def _link_at(self, address: str) -> Link:
-        assert self._nursery is not None
-        hello = Identity(self.cluster, CLIENT, 0).hello()
-        peer = await connect(
-            self._ports, address, hello, no_requests, self._nursery, expected_role=METASERVER
-        )
-        try:
-            link = Link(peer, await self._session_on(peer))
-        except BaseException:
-            peer.close("no session there")
-            raise
-        self.cluster = peer.remote.cluster
-        return link
+    async def _take(self, leader: Leader) -> Link:
+        return Link(leader.peer, await self._session_on(leader.peer))
 
     async def _session_on(self, peer: Peer) -> Session:
         """Take the session up on a connection, or open one."""
@@ -173,9 +169,8 @@ class LinkKeeper:
                     return self.session
             session = self.session
             try:
-                await peer.call(
-                    ResumeSession(session.id, self._opens.all(), sorted(session.reserved))
-                )
+                for piece in resumption(session, self._opens.all()):
+                    await peer.call(piece)
             except TideError as error:
                 if error.code is not Code.SESSION_EXPIRED:
                     raise
@@ -208,27 +203,23 @@ class LinkKeeper:
 
     # --- trouble -------------------------------------------------------------------------
 
-    def _note_trouble(self, address: str, error: TideError) -> None:
-        before = self._trouble.get(address)
-        if before is None or before.code is not error.code:
-            log.log(
-                logging.DEBUG if error.code is Code.NOT_LEADER else logging.WARNING,
-                "metaserver at %s: %s", address, error,
-            )  # fmt: skip
-        self._trouble[address] = error
-
     def _give_up_if_hopeless(self) -> None:
-        if not self._ever_linked and all(e.code in HOPELESS for e in self._trouble.values()):
-            self._hopeless = next(iter(self._trouble.values()))
+        assert self._search is not None
+        trouble = self._search.trouble
+        if not self._ever_linked and all(
+            address in trouble and trouble[address].code in HOPELESS
+            for address in self._members.configured
+        ):
+            self._hopeless = next(iter(trouble.values()))
             self._waiters.unpark_all()
 
     def describe_trouble(self) -> str:
         """What is wrong with each address, for a person."""
-        if not self._trouble:
+        if self._search is None or not self._search.trouble:
             return "the metaserver takes too long"
         return "no metaserver takes the session: " + "; ".join(
             str(error) if address in error.detail else f"{address}: {error}"
-            for address, error in self._trouble.items()
+            for address, error in self._search.trouble.items()
         )
 
 

@@ -262,7 +262,7 @@ class MetaClient:
             await trio.lowlevel.checkpoint()
         elif error.code is Code.NOT_LEADER:
             link.end("it is not the leader any more")
-            await trio.sleep(backoff.next_ms() / 1000)
+            await trio.lowlevel.checkpoint()
         elif error.code is Code.SESSION_EXPIRED:
             self._links.expire(link.session)
             await trio.lowlevel.checkpoint()

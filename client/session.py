@@ -4,9 +4,11 @@ A slot carries one mutation at a time (RFC 8881 section 2.10.6). It is given bac
 was answered and never before: the next one would make the server forget the answer to the last.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..fs.calls import Mutation
+from ..fs.limits import RESUME_PIECES_MAX
+from ..fs.messages.meta import ResumeSession
 
 
 class Session:
@@ -34,6 +36,16 @@ class Session:
         assert mutation.sequence == self._sequences[mutation.slot], mutation
         assert mutation.slot not in self._free, mutation
         self._free.append(mutation.slot)
+
+
+def resumption(session: Session, open_inodes: list[int]) -> Iterator[ResumeSession]:
+    """What tells a leader all that a session holds: messages that each fit a frame, in order."""
+    reserved = sorted(session.reserved)
+    size = RESUME_PIECES_MAX
+    for start in range(0, max(len(open_inodes), len(reserved), 1), size):
+        end = start + size
+        more = end < max(len(open_inodes), len(reserved))
+        yield ResumeSession(session.id, open_inodes[start:end], reserved[start:end], more)
 
 
 class OpenInodes:

@@ -235,7 +235,7 @@ class Service:
         record = ServerRecord(place.server, CHUNKSERVER, place.host, place.addresses)
         if record not in self._state.servers():
             self._admit(AdmitServer(*record))
-        return Answer(chunk_messages.Registered(leader.config.heartbeat))
+        return Answer(chunk_messages.Registered(leader.config.heartbeat, leader.term))
 
     def _admit(self, entry: AdmitServer) -> None:
         def done(outcome: Message | TideError, index: int) -> None:

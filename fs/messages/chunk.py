@@ -109,9 +109,10 @@ class CopyChunk(Request[Done]):
 
 
 class Registered(Message):
-    """The leader knows this chunkserver now."""
+    """The leader of ``term`` knows this chunkserver now, and may give it orders."""
 
     heartbeat_ms: int
+    term: int
 
 
 @method(0x0240)

@@ -318,12 +318,14 @@ class OpenSession(Request[SessionOpened]):
 class ResumeSession(Request[Alive]):
     """After a reconnect or a restart of the server: what this session still holds.
 
-    SESSION_EXPIRED when it ended meanwhile.
+    ``more``: it holds more than fits into one message, and the next one follows on the same
+    connection; the session is resumed with the last. SESSION_EXPIRED when it ended meanwhile.
     """
 
     session: int
     open_inodes: list[int]
     reserved: list[tuple[int, int, int]]  # inode, chunk index, handle
+    more: bool = False
 
 
 @method(0x0122)

@@ -10,6 +10,7 @@ import trio
 from tidefs.chunkserver.config import ChunkserverConfig
 from tidefs.chunkserver.node import run_node
 from tidefs.fs.config import Size
+from tidefs.fs.errors import Code, TideError
 from tidefs.fs.handshake import Identity
 from tidefs.fs.limits import MIB
 from tidefs.fs.messages.base import Done
@@ -22,6 +23,7 @@ from tidefs.fs.messages.chunk import (
 )
 from tidefs.fs.messages.hello import CLIENT, METASERVER
 from tidefs.fs.messages.places import ServerPlace
+from tidefs.fs.messages.raft import Configuration, GetMember, MemberStatus
 from tidefs.fs.ports import Ports
 from tidefs.fs.ports.clock import RealClock
 from tidefs.fs.ports.disk_real import RealDisk
@@ -91,15 +93,21 @@ class Metaserver:
         self.complete: set[int] = set()
         self.bad: list[ReportBad] = []
         self.news = trio.Event()
+        self.term = 1
+        self.leads = True
 
     def handle(self, incoming: Incoming) -> None:
         request = incoming.request
         server = incoming.peer.remote.server
-        if isinstance(request, Register):
+        if isinstance(request, GetMember):
+            incoming.reply(self.status(incoming))
+        elif not self.leads:
+            incoming.fail(TideError(Code.NOT_LEADER, ""))
+        elif isinstance(request, Register):
             self.peers[server] = incoming.peer
             self.reports[server] = {}
             self.complete.discard(server)
-            incoming.reply(Registered(50))
+            incoming.reply(Registered(50, self.term))
         else:
             if isinstance(request, ReportChunks):
                 self.reports[server].update({chunk.handle: chunk for chunk in request.chunks})
@@ -112,6 +120,13 @@ class Metaserver:
             incoming.reply(Done())
         self.news.set()
         self.news = trio.Event()
+
+    def status(self, incoming: Incoming) -> MemberStatus:
+        """Answers for all members at once; ``leads`` False: it is another one's turn."""
+        nobody = Configuration([], [], [], [], [])
+        role, leader = ("leader", 1) if self.leads else ("follower", 0)
+        numbers = (self.term, leader, 0, 0, 0, 0, 0, 0, 0)
+        return MemberStatus(CLUSTER, 1, "here", 1, role, *numbers, configuration=nobody, lag=[])
 
     async def until(self, condition: Callable[[], object]) -> None:
         while not condition():

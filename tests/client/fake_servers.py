@@ -18,6 +18,7 @@ from tidefs.fs.messages.meta import (
     SessionOpened,
 )
 from tidefs.fs.messages.places import ServerPlace
+from tidefs.fs.messages.raft import Configuration, GetMember, MemberStatus
 from tidefs.fs.ports import Ports
 from tidefs.fs.rpc import Identity, Incoming, Mutation, Peer, serve
 from tidefs.tests.sim.network import HostNetwork, SimulatedNetwork
@@ -37,6 +38,26 @@ Answer = Message | tuple[Message, bytes] | TideError | str
 Rule = Callable[[Request[Any]], Answer | None]
 
 
+class Group:
+    """What the metaservers of a world agree on, or each for itself: see ``FakeMeta.view``."""
+
+    def __init__(self, term: int = 0, leader: int = 0, commit_index: int = 0) -> None:
+        self.term = term
+        self.leader = leader
+        self.commit_index = commit_index
+        self.places: list[ServerPlace] = []
+
+    def elect(self, meta: "FakeMeta | None") -> None:
+        """It leads, in a new term; None: nobody knows who does."""
+        self.term += 1
+        self.leader = meta.server if meta is not None else 0
+
+    def consist_of(self, *metas: "FakeMeta") -> None:
+        """These are the members from now on."""
+        self.commit_index += 1
+        self.places = [meta.place for meta in metas]
+
+
 class World:
     """One simulated network, in fair weather unless the test says otherwise."""
 
@@ -44,6 +65,7 @@ class World:
         self.postman = Postman()
         self.network = SimulatedNetwork(self.postman, "world", Trace(), split)
         self.nursery = nursery
+        self.group = Group()
         nursery.start_soon(self.postman.run_forever)
 
     def ports(self, host: str) -> Ports:
@@ -103,6 +125,9 @@ class Fake:
 
     def handle(self, incoming: Incoming) -> None:
         request = incoming.request
+        if isinstance(request, GetMember):
+            self.answer_member(incoming)
+            return
         self.requests.append(request)
         self.mutations.append(incoming.mutation)
         self.payloads.append(bytes(incoming.payload))
@@ -121,6 +146,9 @@ class Fake:
             return
         incoming.fail(TideError(Code.UNKNOWN_METHOD, type(request).__name__))
 
+    def answer_member(self, incoming: Incoming) -> None:
+        incoming.fail(TideError(Code.UNKNOWN_METHOD, "GetMember"))
+
     def default(self, request: Request[Any]) -> Answer | None:
         return None
 
@@ -134,13 +162,51 @@ class Fake:
 
 
 class FakeMeta(Fake):
-    """A metaserver that knows about sessions and answers the rest by its rules."""
+    """A metaserver that knows about sessions and answers the rest by its rules.
+
+    The first one that is started leads, until another one is elected.
+    """
 
     def __init__(self, world: World, host: str = "meta", cluster: str = CLUSTER) -> None:
-        super().__init__(world, host, METASERVER, 77, cluster)
+        super().__init__(world, host, METASERVER, int.from_bytes(host.encode()[:7]), cluster)
+        self.view = world.group
+        """What it knows of the group: a world of its own when it is cut off."""
+        self.silent = False
+        """It stands still: no answer to anything, and its connections stay open."""
+        self.asked = 0
+        """How often it was asked who it is."""
         self.sessions: dict[bytes, int] = {}
         self.alive: set[int] = set()
         self.slots = 4
+
+    async def start(self) -> "FakeMeta":
+        if not self.view.term:
+            self.view.elect(self)
+        await super().start()
+        return self
+
+    def handle(self, incoming: Incoming) -> None:
+        if not self.silent:
+            super().handle(incoming)
+
+    def answer_member(self, incoming: Incoming) -> None:
+        self.asked += 1
+        view = self.view
+        role = "leader" if view.leader == self.server else "follower"
+        configuration = Configuration([p.server for p in view.places], [], [], view.places, [])
+        numbers = (view.term, view.leader, view.commit_index, 0, 0, 0, 0, 0, 0)
+        incoming.reply(
+            MemberStatus(
+                CLUSTER,
+                self.server,
+                self.host,
+                1,
+                role,
+                *numbers,
+                configuration=configuration,
+                lag=[],
+            )
+        )
 
     def default(self, request: Request[Any]) -> Answer | None:
         if isinstance(request, OpenSession):

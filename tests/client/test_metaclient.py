@@ -64,7 +64,7 @@ async def test_finds_the_leader_among_the_addresses(autojump_clock):
         dead, follower, leader = (FakeMeta(world, host) for host in ("dead", "follower", "leader"))
         await follower.start()
         await leader.start()
-        follower.rules.append(always(OpenSession, TideError(Code.NOT_LEADER, "not I")))
+        world.group.elect(leader)
         leader.rules.append(always(GetAttributes, Node(ATTRIBUTES)))
         async with running(world, dead, follower, leader) as client:
             assert (await client.call(GetAttributes(5))).attributes == ATTRIBUTES
@@ -170,6 +170,7 @@ async def test_failover_keeps_the_session_and_resumes_what_is_open(autojump_cloc
                 callers.start_soon(client.call, UNLINK)
                 await until(lambda: one.mutations_of(Unlink)[1:])
                 one.stop()
+                world.group.elect(two)
             assert two.of(ResumeSession)[-1] == ResumeSession(100, [5, 6], [(6, 3, 99)])
             assert two.of(OpenSession) == []
             assert two.mutations_of(Unlink) == [one.mutations_of(Unlink)[1]]
@@ -205,6 +206,7 @@ async def test_keep_alives_notice_a_silent_server(autojump_clock):
             await trio.sleep(60)
             assert 13 <= len(one.of(KeepAlive)) <= 16
             one.rules += [always(KeepAlive, SILENCE), always(ResumeSession, SILENCE)]
+            world.group.elect(two)
             start = trio.current_time()
             await until(lambda: two.of(KeepAlive))
             assert trio.current_time() - start < 30
