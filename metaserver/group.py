@@ -31,7 +31,7 @@ from ..fs.messages.raft import Append, Configuration, Greet, RaftMessage
 from ..fs.ports import Ports
 from ..fs.rpc import Handler, Incoming, Peer, connect, no_requests
 from .directory import Directory
-from .envelopes import append_from_wire, append_on_wire, check_numbers
+from .envelopes import append_from_wire, append_on_wire
 from .guests import Guests
 from .raft.contract import Envelope, Record
 
@@ -133,7 +133,6 @@ class Group:
         message = incoming.request
         if not isinstance(message, RaftMessage):
             raise TideError(Code.UNKNOWN_METHOD, f"{type(message).__name__} is not for members")
-        check_numbers(message)
         records: Sequence[Record] = ()
         if type(message) is Append:
             message, records = append_from_wire(message, incoming.payload)
