@@ -1,6 +1,6 @@
 """What only the leader knows, and what follows from it: leases, open files, reaping, handles.
 
-All of it is in memory. After a restart it is told again (sessions resume, chunkservers register),
+All of it is in memory. After a failover it is told again (sessions resume, chunkservers register),
 and until it was, nothing is decided that could be wrong: nothing is reaped, expired or collected.
 """
 
@@ -174,6 +174,7 @@ class Leader:
                 try:
                     await self.driver.perform(EndSession(session, expired=True))
                 except TideError as error:
+                    _check_leads(error)
                     log.warning("session %d cannot be ended yet: %s", session, error)
             await self._sleep_until(self.leases.next_deadline_ns())
 
@@ -262,6 +263,7 @@ class Leader:
                         await self.driver.perform(Reap(still))
                     self._to_reap.difference_update(batch)
                 except TideError as error:
+                    _check_leads(error)
                     log.warning("%d inodes cannot be reaped yet: %s", len(still), error)
                     await trio.sleep(RETRY_MS / 1000)
 
@@ -307,6 +309,12 @@ class Leader:
             self.driver.propose(ReserveHandles(HANDLES_PER_RESERVATION), done)
         except TideError:
             self.handles.failed()
+
+
+def _check_leads(error: TideError) -> None:
+    """A change of the leader's own has failed: when it leads no more, that ends its term."""
+    if error.code is Code.NOT_LEADER:
+        raise error
 
 
 def _ignore_session(session: int) -> None:

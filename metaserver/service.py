@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import trio
 
 from ..fs.codec import Buffer
@@ -53,6 +54,8 @@ class Service:
         self._journal = Journal()
         self._session_of: dict[Peer, int] = {}
         self._peer_of: dict[int, Peer] = {}
+        self._resuming: dict[Peer, meta.ResumeSession] = {}
+        """What a session said that has more to say."""
         self._others: dict[type[Request[Any]], Callable[[Any, Asker], Answer | Awaitable[Answer]]]
         self._others = {
             meta.Open: self._open,
@@ -91,9 +94,9 @@ class Service:
             return None
         return _reply_later(incoming, found)
 
-    async def watch(self, peer: Peer) -> None:
-        """Until a connection ends; then take note that it did."""
-        await peer.wait_closed()
+    def gone(self, peer: Peer) -> None:
+        """A connection has ended."""
+        self._resuming.pop(peer, None)
         session = self._session_of.pop(peer, 0)
         if self._peer_of.get(session) is peer:
             del self._peer_of[session]
@@ -201,6 +204,17 @@ class Service:
 
     def _resume_session(self, request: meta.ResumeSession, asker: Asker) -> Answer:
         self._check_alive(request.session)
+        earlier = self._resuming.pop(asker.peer, None)
+        if earlier is not None and earlier.session == request.session:
+            request = msgspec.structs.replace(
+                request,
+                open_inodes=earlier.open_inodes + request.open_inodes,
+                reserved=earlier.reserved + request.reserved,
+            )
+        if request.more:
+            self._leader.heard_of(request.session)
+            self._resuming[asker.peer] = request
+            return self._alive()
         self._leader.resume(request.session, request.open_inodes, request.reserved)
         self._bind(asker.peer, request.session)
         return self._alive()
