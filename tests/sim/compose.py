@@ -1,7 +1,7 @@
 """The product's own compositions, on simulated ports: the only file here that knows how it is put
 together."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,101 +12,135 @@ from tidefs.chunkserver.records import RECORD_MAX_BYTES
 from tidefs.client.client import Identity, open_client
 from tidefs.client.fuse.driver import FileSystem
 from tidefs.client.inodes import File
+from tidefs.client.link import Who
+from tidefs.client.metaclient import MetaClient
 from tidefs.client.modes import mode_named
 from tidefs.client.options import MountOptions
 from tidefs.client.vfs import Vfs
+from tidefs.fs import handshake
 from tidefs.fs.config import Duration, Size
-from tidefs.fs.limits import CHECKSUM_BLOCK_BYTES, LOG_SEGMENT_BYTES
+from tidefs.fs.limits import CHECKSUM_BLOCK_BYTES
+from tidefs.fs.messages.hello import METASERVER
+from tidefs.fs.messages.places import ServerPlace
 from tidefs.fs.ports import Ports
-from tidefs.metaserver.check import check
-from tidefs.metaserver.config import MetaserverConfig
-from tidefs.metaserver.node import _start_driver
+from tidefs.metaserver.config import MemberConfig, MetaserverConfig
+from tidefs.metaserver.format import format_folder
 from tidefs.metaserver.node import run_node as run_metaserver
-from tidefs.metaserver.recovery import recover
 from tidefs.metaserver.store_memory import MemoryStores
 
+from .admin import Admin
+from .callers import Metaservers, Mount
 from .client_host import MountLife
-from .cluster import Cluster, Lies, Process, Server
-from .conditions import ViolationError
-from .final_checks import Inspector
+from .cluster import Cluster, Lies, Server
+from .group_watch import GroupWatch
 from .kept_stores import Kept, KeptStores
-from .rivals import Rival
 from .trace import Trace
-from .watched_disk import WatchedDisk
-from .workload import Worker
 
 if TYPE_CHECKING:
-    from .simulation import Options
+    from .options import Options
 
 CLUSTER_ID = "simulated"
-METASERVER = "m"
-META_ADDRESS = f"tcp:{METASERVER}:1"
 GARBAGE_GRACE_MS = 5_000
 PUBLISHED_LATE_S = 0.5
 PATIENCE_MS = 3_600_000
 
 
-def build_cluster(
-    seed: int, options: "Options", trace: Trace, lies: Lies, nursery: trio.Nursery
+async def build_cluster(
+    seed: int,
+    options: "Options",
+    trace: Trace,
+    watch: GroupWatch,
+    lies: Lies,
+    nursery: trio.Nursery,
 ) -> Cluster:
-    """Servers with empty disks, not yet started."""
-    cluster = Cluster(seed, trace, nursery)
-    config = metaserver_config(options)
+    """Servers with formatted disks, not yet started."""
+    cluster = Cluster(seed, trace, watch, nursery)
+    cluster.metaservers = [
+        _metaserver(cluster, number, options, lies) for number in range(1, options.members + 1)
+    ]
+    founders = [member.place for member in cluster.metaservers]
+    for member in cluster.metaservers:
+        await _format(member, founders)
 
-    kept = Kept()
+    async def joining(cluster: Cluster, number: int) -> Server:
+        member = _metaserver(cluster, number, options, lies)
+        await _format(member, None)
+        return member
 
-    async def metaserver(ports: Ports, status: Server) -> None:
-        stores = KeptStores(ports.disk, kept) if options.kept_state else MemoryStores(ports.disk)
-        await run_metaserver(config, ports, stores, pid=1, task_status=status)
-
-    cluster.metaserver = Server(cluster, METASERVER, metaserver, lie=lies.metaserver)
+    cluster.admin = Admin(cluster, joining)
     for number in range(1, options.chunkservers + 1):
         cluster.chunkservers.append(_chunkserver(cluster, number, lies))
     return cluster
 
 
+def _metaserver(cluster: Cluster, number: int, options: "Options", lies: Lies) -> Server:
+    kept = Kept()
+
+    async def run(ports: Ports, server: Server) -> None:
+        config = metaserver_config(options, server.place, cluster.places())
+        stores = KeptStores(ports.disk, kept) if options.kept_state else MemoryStores(ports.disk)
+        await run_metaserver(config, ports, stores, pid=1, task_status=server)
+
+    return Server(cluster, f"m{number}", run, server=number, lie=lies.metaserver)
+
+
+async def _format(member: Server, founders: list[ServerPlace] | None) -> None:
+    """Before the machine is given to anybody: power does not fail meanwhile."""
+    identity = handshake.Identity(CLUSTER_ID, METASERVER, member.place.server)
+    await format_folder(member.disk, identity, "data", founders)
+
+
 def _chunkserver(cluster: Cluster, number: int, lies: Lies) -> Server:
-    host = f"s{number}"
-    config = ChunkserverConfig(
-        cluster=CLUSTER_ID,
-        server=100 + number,
-        data="data",
-        listen=[f"tcp:{host}:1"],
-        metaservers=[META_ADDRESS],
-        host=host,
-        journal_segment=Size(RECORD_MAX_BYTES + CHECKSUM_BLOCK_BYTES),
-        scrub=Size(CHECKSUM_BLOCK_BYTES),
+    async def run(ports: Ports, server: Server) -> None:
+        config = ChunkserverConfig(
+            cluster=CLUSTER_ID,
+            server=server.place.server,
+            data="data",
+            listen=server.place.addresses,
+            metaservers=cluster.addresses(),
+            host=server.host,
+            journal_segment=Size(RECORD_MAX_BYTES + CHECKSUM_BLOCK_BYTES),
+            scrub=Size(CHECKSUM_BLOCK_BYTES),
+        )
+        await run_chunkserver(config, ports, pid=1, task_status=server)
+
+    return Server(
+        cluster, f"s{number}", run, server=100 + number, lie=lies.chunkserver, data_start=DATA_START
     )
 
-    async def chunkserver(ports: Ports, status: Server) -> None:
-        await run_chunkserver(config, ports, pid=1, task_status=status)
 
-    return Server(cluster, host, chunkserver, lie=lies.chunkserver, data_start=DATA_START)
-
-
-def metaserver_config(options: "Options") -> MetaserverConfig:
+def metaserver_config(
+    options: "Options", own: ServerPlace, members: list[ServerPlace]
+) -> MetaserverConfig:
     """Repair and garbage collection come soon, so that runs see them."""
     return MetaserverConfig(
         cluster=CLUSTER_ID,
-        server=1,
+        server=own.server,
         data="data",
-        listen=[META_ADDRESS],
-        host=METASERVER,
+        listen=own.addresses,
+        host=own.host,
+        members=[
+            MemberConfig(server=place.server, host=place.host, addresses=place.addresses)
+            for place in members
+        ],
+        raft_heartbeat=Duration(options.patience.heartbeat_ms),
+        election_timeout=Duration(options.patience.election_ms),
         replicas=options.replicas,
         repair_after=Duration(8_000),
         garbage_grace=Duration(GARBAGE_GRACE_MS),
-        log_segment=Size(LOG_SEGMENT_BYTES),
+        checkpoint_entries=options.checkpoint_entries,
+        log_segment=Size(options.log_segment_bytes),
     )
 
 
-def mount(options: "Options", lies: Lies) -> MountLife:
+def mount(cluster: Cluster, options: "Options", lies: Lies) -> MountLife:
     """How a client lives."""
 
     async def life(ports: Ports, serve: Callable[[FileSystem], Awaitable[None]], host: str) -> None:
         async with trio.open_nursery() as nursery:
             client = await open_client(
                 ports,
-                Identity([META_ADDRESS], host, pid=1),
+                Identity(cluster.addresses(), host, pid=1),
                 MountOptions(mode=mode_named(options.mode)),
                 nursery,
                 timeout_ms=PATIENCE_MS,
@@ -115,6 +149,20 @@ def mount(options: "Options", lies: Lies) -> MountLife:
                 _publish_late(client.vfs, nursery)
             await serve(client.vfs)
             await client.close()
+
+    return life
+
+
+def open_session(cluster: Cluster) -> Mount:
+    """How a caller lives: a session, without a mount."""
+
+    async def life(ports: Ports, work: Callable[[Metaservers], Awaitable[None]], host: str) -> None:
+        async with trio.open_nursery() as nursery:
+            metaservers = MetaClient(ports, cluster.addresses(), Who(host, 1))
+            nursery.start_soon(metaservers.run)
+            await metaservers.wait_linked(PATIENCE_MS)
+            await work(metaservers)
+            await metaservers.close()
 
     return life
 
@@ -136,47 +184,3 @@ def _publish_late(vfs: Vfs, nursery: trio.Nursery) -> None:
 
     vfs._flush = fsync_only  # type: ignore[method-assign]
     vfs._release_modified = release_at_once  # type: ignore[method-assign]
-
-
-async def check_servers(cluster: Cluster, workers: Sequence[Worker | Rival]) -> None:
-    """See ``final_checks.py``."""
-    visitor = Process(cluster, "inspector")
-    ports, scope = visitor.begin(visitor.no_disk())
-
-    async def inspect() -> None:
-        async with trio.open_nursery() as nursery:
-            inspector = Inspector(ports, nursery, cluster.conditions)
-            await inspector.wait_until_well(META_ADDRESS)
-            for worker in workers:
-                while not await inspector.compare_replicas(META_ADDRESS, worker):
-                    await inspector.wait_until_well(META_ADDRESS)
-            nursery.cancel_scope.cancel()
-
-    await visitor.live(scope, inspect)
-
-
-async def check_state(cluster: Cluster, options: "Options") -> None:
-    """What recovery makes of the metaserver's disk after a power failure must be consistent."""
-    server = cluster.metaserver
-    server.stop(machine=True)
-    ports, scope = server.begin(
-        WatchedDisk(server.disk, server.host, cluster.trace, cluster.postman)
-    )
-
-    async def check_recovered() -> None:
-        stores = MemoryStores(ports.disk)
-        recovered = await recover(
-            ports.disk, stores, CLUSTER_ID, segment_bytes=metaserver_config(options).log_segment
-        )
-        await _start_driver(metaserver_config(options), ports, recovered)
-        wrong = check(recovered.state)
-        orphans = recovered.state.orphans()
-        if wrong or orphans:
-            raise ViolationError(f"in the metaserver's state: {wrong[:5]}, orphans {orphans[:5]}")
-        known = {handle for handle, _ in recovered.state.all_chunks()}
-        for other in cluster.chunkservers:
-            garbage = other.chunks() - known
-            if garbage:
-                raise ViolationError(f"chunks on {other.host} that no file has: {garbage}")
-
-    await server.live(scope, check_recovered)

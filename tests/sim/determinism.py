@@ -1,5 +1,8 @@
 """Makes a run of trio repeat itself step for step; the only file that knows trio's private names.
 
+It can also stop the tasks of one host while time goes on (SIGSTOP, a paused virtual machine): the
+queue of ready tasks is one that keeps theirs back.
+
 trio shuffles the tasks that are ready in each round of its loop. Hypothesis needs that shuffle to
 be repeatable, and trio keeps two private names for it: a switch that sorts the batch before the
 shuffle, and the random generator that shuffles. Beside them a run needs trio's public MockClock,
@@ -12,7 +15,9 @@ different hash seeds and compares the traces.
 """
 
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 import trio
@@ -20,6 +25,43 @@ from trio._core import _run as trio_loop
 from trio.testing import MockClock
 
 T = TypeVar("T")
+
+HOST: ContextVar[str] = ContextVar("HOST", default="")
+"""Of which host's process a task is a part. Tasks take it over from who starts them."""
+
+
+class Ready(deque[trio.lowlevel.Task]):
+    """trio's queue of the tasks that are ready, but for those of frozen hosts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept_back: dict[str, list[trio.lowlevel.Task]] = {}
+
+    def append(self, task: trio.lowlevel.Task) -> None:
+        kept_back = self._kept_back.get(task.context.get(HOST, "")) if self._kept_back else None
+        if kept_back is None:
+            super().append(task)
+        else:
+            kept_back.append(task)
+
+    def freeze(self, host: str) -> None:
+        """No task of this host takes another step (after one that is due already)."""
+        assert host not in self._kept_back, f"{host} is frozen already"
+        self._kept_back[host] = []
+
+    def thaw(self, host: str) -> None:
+        """They go on."""
+        self.extend(self._kept_back.pop(host))
+
+    def is_frozen(self, host: str) -> bool:
+        return host in self._kept_back
+
+
+def ready_tasks() -> Ready:
+    """The queue of this run."""
+    queue = trio_loop.GLOBAL_RUN_CONTEXT.runner.runq
+    assert isinstance(queue, Ready), "only inside of determinism.run"
+    return queue
 
 
 def run(main: Callable[[], Awaitable[T]], seed: int) -> T:
@@ -31,8 +73,16 @@ def run(main: Callable[[], Awaitable[T]], seed: int) -> T:
     trio_loop._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     state = trio_loop._r.getstate()
     trio_loop._r.seed(seed)
+
+    async def main_on_own_queue() -> T:
+        runner = trio_loop.GLOBAL_RUN_CONTEXT.runner
+        queue = Ready()
+        queue.extend(runner.runq)
+        runner.runq = queue
+        return await main()
+
     try:
-        return trio.run(main, clock=MockClock(autojump_threshold=0))
+        return trio.run(main_on_own_queue, clock=MockClock(autojump_threshold=0))
     finally:
         trio_loop._r.setstate(state)
         trio_loop._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
@@ -40,6 +90,8 @@ def run(main: Callable[[], Awaitable[T]], seed: int) -> T:
 
 def names_are_there() -> bool:
     """Whether this trio still has the private names that ``run`` turns."""
-    return isinstance(getattr(trio_loop, "_r", None), random.Random) and isinstance(
-        getattr(trio_loop, "_ALLOW_DETERMINISTIC_SCHEDULING", None), bool
+    return (
+        isinstance(getattr(trio_loop, "_r", None), random.Random)
+        and isinstance(getattr(trio_loop, "_ALLOW_DETERMINISTIC_SCHEDULING", None), bool)
+        and "runq" in trio_loop.Runner.__annotations__
     )

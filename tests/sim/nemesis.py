@@ -3,18 +3,36 @@
 What it does, and why each is survivable:
 
 - ``weather``: packets are slow, lost, doubled (at once, or late). Callers time out and ask again;
-  request numbers and (session, slot, sequence) make a repetition harmless.
+  request numbers and (session, slot, sequence) make a repetition harmless. What the members tell
+  each other may be lost, doubled and late: Raft (section 5.1) asks for no more.
 - ``reset``: all connections of one process break at once. They are made again.
 - ``partition``: two hosts do not reach each other, in one direction or both, for less than a
   session lease, and not the same client twice within one: a longer one ends the session, which a
   mount may show to its applications.
-- ``isolate``: a client does not reach the metaserver for longer than its session lives. It gets a
+- ``isolate``: a client does not reach the metaservers for longer than its session lives. It gets a
   new one. An operation that was under way then ends with "nobody knows", and files that were
   unlinked and open are gone; everything else is as if nothing had happened.
-- ``kill_metaserver``, ``kill_chunkserver``: kill -9. The page cache of the machine is kept, and
-  the clients are told or reset; they wait for the server to come back.
-- ``crash_metaserver``: the machine loses power: un-synced writes vanish or tear. Nothing is
-  answered before it is synced.
+- ``kill_metaserver``, ``kill_leader``, ``kill_chunkserver``: kill -9. The page cache of the machine
+  is kept, and the clients are told or reset; they find another leader, or wait for the server to
+  come back.
+- ``crash_metaserver``, ``crash_leader``, and ``crash_metaservers``, all of them at once: machines
+  lose power: un-synced writes vanish or tear. Nothing is answered before a majority has synced it.
+- ``crash_after_promise``: a member's machine loses power just after it has sent a vote, an Append
+  or its answer, or a reply. What these rely on is synced before.
+- ``split_members``: some members do not reach the others, in one direction or both; everybody else
+  reaches all of them. At most one side has a majority; no session ends while nobody leads, and a
+  new leader gives each its whole time anew.
+- ``cut_leader``: the same, of the leader alone: it must not answer from what it knows once others
+  may lead.
+- ``cut_leader_from_clients``: only the other members reach it, for less than a session lease.
+- ``pause``: a process makes no step for up to 3 s while time goes on (SIGSTOP, a machine that is
+  moved): a leader wakes up after its lease. Less than a session lease, less than what makes a
+  chunkserver dead.
+- ``drift_clock``: a monotonic clock goes faster or slower from now on, two of them never further
+  apart than leases allow for.
+- ``change_members``: the administrator (``admin.py``) adds, removes and replaces members, hands the
+  leadership over, or a member's disk is lost for ever and it is replaced: one at a time, so that
+  a majority of every configuration keeps its disks.
 - ``crash_chunkserver``, ``crash_chunkservers``: the same for one, or for all of them at once. Only
   what an fsync was answered for is promised, and the model knows which bytes those are.
 - ``kill_client``, ``crash_client``: what was neither closed nor synced may be lost.
@@ -25,48 +43,46 @@ What it does, and why each is survivable:
   have the chunk are up and hold the same bytes, synced: the read is served from another one.
 - ``jump_clock``: a wall clock is set up to an hour forward or back. Leases do not depend on it.
 
-Never done: losing what was synced on every copy.
+Never done: losing what was synced on every copy, or on a majority of the members.
 """
 
-import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
 from tidefs.fs.limits import SESSION_LEASE_MS
 
+from .nemesis_base import PARTITION_MAX_S
+from .nemesis_group import GROUP_FAULTS, GroupFaults
 from .network import Weather
 
 if TYPE_CHECKING:
-    from .cluster import Cluster, Server
+    from .cluster import Cluster, Process, Server
 
-PARTITION_MAX_S = SESSION_LEASE_MS / 1000 / 3
 ISOLATION_MAX_S = 3 * SESSION_LEASE_MS / 1000
-QUIET_AFTER_PARTITION_S = SESSION_LEASE_MS / 1000
-DOWN_MAX_S = 5.0
 
 FAULTS = (
     *("weather", "reset", "partition", "isolate", "slow_disk", "jump_clock"),
     *("kill_metaserver", "kill_chunkserver", "kill_client"),
     *("crash_metaserver", "crash_chunkserver", "crash_chunkservers", "crash_client"),
     *("full_disk", "flip_bit"),
+    *GROUP_FAULTS,
 )
 
+POWER_FAULTS = ("crash_metaservers", "crash_chunkservers")
+"""Everything that is not synced is lost, everywhere at once."""
 
-class Nemesis:
+
+class Nemesis(GroupFaults):
     """Works on one cluster until healed."""
 
     def __init__(
-        self, cluster: "Cluster", seed: str, faults: list[str], pause_max_s: float
+        self, cluster: "Cluster", seed: str, faults: Sequence[str], pause_max_s: float
     ) -> None:
         """``faults`` are names of FAULTS; between two of them up to ``pause_max_s`` pass."""
-        self._cluster = cluster
-        self._random = random.Random(seed)
+        super().__init__(cluster, seed)
         self._faults = faults
         self._pause_max_s = pause_max_s
-        self._undo: dict[int, Callable[[], None]] = {}
-        self._count = 0
-        self._partition_after_s: dict[str, float] = {}
         self._rotten: set[str] = set()
 
     async def run_forever(self) -> None:
@@ -75,28 +91,6 @@ class Nemesis:
             await trio.sleep(self._random.uniform(0, self._pause_max_s))
             if self._faults:
                 getattr(self, f"_{self._random.choice(self._faults)}")()
-
-    def heal(self) -> None:
-        """End everything that holds."""
-        self._note("heal")
-        for undo in list(self._undo.values()):
-            undo()
-        self._undo.clear()
-
-    def _for_a_while(self, most_s: float, undo: Callable[[], None]) -> None:
-        """Call ``undo`` after at most that long, or at ``heal``."""
-        self._count += 1
-        number = self._count
-        self._undo[number] = undo
-
-        def end() -> None:
-            if self._undo.pop(number, None) is not None:
-                undo()
-
-        self._cluster.postman.after(self._random.uniform(0.05, 1.0) * most_s, end)
-
-    def _note(self, text: str) -> None:
-        self._cluster.trace.note("fault", text)
 
     # --- the network ---------------------------------------------------------------------------
 
@@ -129,72 +123,33 @@ class Nemesis:
 
     def _partition(self) -> None:
         one, other = self._random.sample([process.host for process in self._cluster.processes()], 2)
-        now_s = trio.current_time()
-        for host in (one, other):
-            if self._partition_after_s.get(host, 0.0) > now_s:
-                return
-            if host in {client.host for client in self._cluster.clients}:
-                self._partition_after_s[host] = now_s + PARTITION_MAX_S + QUIET_AFTER_PARTITION_S
+        if not self._may_cut((one, other), PARTITION_MAX_S):
+            return
         hold = self._random.random() < 0.5
         links = [(one, other)] if self._random.random() < 0.4 else [(one, other), (other, one)]
-        self._note(f"partition {links} {'holds' if hold else 'loses'}")
-        network = self._cluster.network
-        for sender, receiver in links:
-            network.block(sender, receiver, hold=hold)
-
-        def join() -> None:
-            self._note(f"joined {links}")
-            for sender, receiver in links:
-                network.open(sender, receiver)
-
-        self._for_a_while(PARTITION_MAX_S, join)
+        self._cut("partition", links, PARTITION_MAX_S, hold=hold)
 
     def _isolate(self) -> None:
         """At most once in a run: what it makes unclear takes a minute to settle."""
-        client = self._random.choice(self._cluster.clients)
         conditions = self._cluster.conditions
-        if conditions.session_was_lost or not client.up:
+        clients = [client for client in self._clients() if client.up]
+        if conditions.session_was_lost or not clients:
             return
         conditions.session_was_lost = True
-        one, other = client.host, self._cluster.metaserver.host
-        self._note(f"isolate {client.host}")
-        network = self._cluster.network
-        for sender, receiver in ((one, other), (other, one)):
-            network.block(sender, receiver, hold=False)
-
-        def join() -> None:
-            self._note(f"joined {client.host}")
-            for sender, receiver in ((one, other), (other, one)):
-                network.open(sender, receiver)
-
-        self._for_a_while(ISOLATION_MAX_S, join)
+        one = self._random.choice(clients).host
+        others = [member.host for member in self._cluster.metaservers]
+        links = [(one, other) for other in others] + [(other, one) for other in others]
+        self._cut("isolate", links, ISOLATION_MAX_S)
 
     # --- processes and machines ----------------------------------------------------------------
 
-    def _stop_server(self, server: "Server", *, machine: bool) -> None:
-        if not server.up:
-            return
-        self._note(f"{'crash' if machine else 'kill'} {server.host}")
-        server.stop(machine=machine)
-
-        def start() -> None:
-            if not server.up:
-                self._note(f"start {server.host}")
-                server.start()
-
-        self._for_a_while(DOWN_MAX_S, start)
-
-    def _kill_metaserver(self) -> None:
-        self._stop_server(self._cluster.metaserver, machine=False)
-
-    def _crash_metaserver(self) -> None:
-        self._stop_server(self._cluster.metaserver, machine=True)
-
     def _kill_chunkserver(self) -> None:
-        self._stop_server(self._random.choice(self._cluster.chunkservers), machine=False)
+        if self._cluster.chunkservers:
+            self._stop_server(self._random.choice(self._cluster.chunkservers), machine=False)
 
     def _crash_chunkserver(self) -> None:
-        self._stop_server(self._random.choice(self._cluster.chunkservers), machine=True)
+        if self._cluster.chunkservers:
+            self._stop_server(self._random.choice(self._cluster.chunkservers), machine=True)
 
     def _crash_chunkservers(self) -> None:
         for server in self._cluster.chunkservers:
@@ -207,8 +162,9 @@ class Nemesis:
         self._stop_client(machine=True)
 
     def _stop_client(self, *, machine: bool) -> None:
-        client = self._random.choice(self._cluster.clients)
-        if client.up:
+        clients: list[Process] = [client for client in self._clients() if client.up]
+        if clients:
+            client = self._random.choice(clients)
             self._note(f"{'crash' if machine else 'kill'} {client.host}")
             client.stop(machine=machine)
 

@@ -72,6 +72,8 @@ class SimulatedNetwork:
         self.split = split
         self.weather = Weather()
         self.listeners: dict[str, SimulatedListener] = {}
+        self.on_sent: dict[str, Callable[[list[str]], None]] = {}
+        """Told what each frame is that a host sends, as it is sent."""
         self._down: dict[str, bool] = {}
         self._held: dict[tuple[str, str], list[Callable[[], None]] | None] = {}
         self._connections = 0
@@ -359,8 +361,10 @@ class SimulatedStream:
 
     def _post(self, packet: bytes) -> None:
         network, weather = self._network, self._network.weather
-        frames = ",".join(network.split(packet))
-        what = f"{self.name} {len(packet)} {checksum(packet):016x} {frames}"
+        frames = network.split(packet)
+        if self.host in network.on_sent:
+            network.on_sent[self.host](frames)
+        what = f"{self.name} {len(packet)} {checksum(packet):016x} {','.join(frames)}"
         arrival_s = self._next_arrival_s(len(packet))
         landed = partial(self.landed, len(packet))
         if weather.drop and network.random.random() < weather.drop:

@@ -11,16 +11,30 @@ EPOCH_NS = 1_750_000_000 * 10**9
 class SimulatedClock:
     """One host's clocks: the monotonic one drifts, the wall clock is off and can be set."""
 
-    def __init__(self, drift: float = 0.0, wall_offset_s: float = 0.0) -> None:
-        """``drift``: the host's second is ``1 + drift`` seconds long on its own clock."""
-        self._drift = drift
+    def __init__(
+        self, drift: float = 0.0, wall_offset_s: float = 0.0, monotonic_s: float = 0.0
+    ) -> None:
+        """``drift``: the host's second is ``1 + drift`` seconds long on its own clock, which shows
+        ``monotonic_s`` at the start."""
+        self._rate = 1 + drift
+        self._shown_ns = int(monotonic_s * 1e9)
+        self._since_s = 0.0
         self.wall_offset_s = wall_offset_s
 
     def monotonic_ns(self) -> int:
-        return int(trio.current_time() * (1 + self._drift) * 1e9)
+        return self._shown_ns + self._gone_ns()
 
     def wall_ns(self) -> int:
-        return EPOCH_NS + self.monotonic_ns() + int(self.wall_offset_s * 1e9)
+        return EPOCH_NS + int((trio.current_time() + self.wall_offset_s) * 1e9)
+
+    def set_drift(self, drift: float) -> None:
+        """From now on the clock is that much too fast."""
+        self._shown_ns += self._gone_ns()
+        self._since_s = trio.current_time()
+        self._rate = 1 + drift
+
+    def _gone_ns(self) -> int:
+        return int((trio.current_time() - self._since_s) * self._rate * 1e9)
 
 
 class SimulatedRandomness:

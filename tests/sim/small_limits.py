@@ -1,4 +1,4 @@
-"""Makes chunks, log segments and checkpoints small, so that short runs cross their borders.
+"""Makes chunks, log segments, Appends and pieces small, so that short runs cross their borders.
 
 Modules take limits by name when they are imported, so ``shrink`` must come before any other import
 of TideFS: only a process of its own (``run.py``) can do that.
@@ -18,14 +18,14 @@ def shrink() -> None:
     assert not early, f"imported before the limits were set: {early}"
     limits.CHUNK_BYTES = CHUNK_BYTES
     limits.BLOCKS_PER_CHUNK = CHUNK_BYTES // CHECKSUM_BLOCK_BYTES
-    limits.LOG_SEGMENT_BYTES = 128 * KIB
-    limits.CHECKPOINT_ENTRIES = 300
     limits.CACHE_BYTES = 4 * limits.MIB
     limits.DIRTY_MAX_BYTES = 512 * KIB
     limits.WRITE_BEHIND_BYTES = 128 * KIB
     limits.FRAME_PAYLOAD_MAX_BYTES = 256 * KIB
     limits.READ_AHEAD_BYTES = 4 * limits.CACHE_BLOCK_BYTES
     limits.READDIR_ENTRIES_MAX = 4
+    limits.APPEND_MAX_BYTES = 128
+    limits.SNAPSHOT_PIECE_BYTES = 4 * KIB
 
 
 _KNOWN = {

@@ -83,3 +83,31 @@ def test_the_switch_is_turned_back(monkeypatch, before):
     monkeypatch.setattr(determinism.trio_loop, "_ALLOW_DETERMINISTIC_SCHEDULING", before)
     determinism.run(busy, 1)
     assert determinism.trio_loop._ALLOW_DETERMINISTIC_SCHEDULING is before
+
+
+def test_a_frozen_host_stands_still_while_time_goes_on():
+    steps: list[tuple[str, float]] = []
+
+    async def tick(host: str) -> None:
+        determinism.HOST.set(host)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick_on, host)  # inherits the host
+
+    async def tick_on(host: str) -> None:
+        for _ in range(5):
+            await trio.sleep(1)
+            steps.append((host, trio.current_time()))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick, "a")
+            nursery.start_soon(tick, "b")
+            await trio.sleep(1.5)
+            determinism.ready_tasks().freeze("a")
+            assert determinism.ready_tasks().is_frozen("a")
+            await trio.sleep(10)
+            determinism.ready_tasks().thaw("a")
+
+    determinism.run(main, 1)
+    assert [at for host, at in steps if host == "b"] == [1, 2, 3, 4, 5]
+    assert [at for host, at in steps if host == "a"] == [1, 11.5, 12.5, 13.5, 14.5]
