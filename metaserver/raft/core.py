@@ -56,6 +56,9 @@ class Member(Core):
         """The term never falls; within a term the vote is given at most once (section 5.2)."""
         self._stored = begin.hard_state
         """The one on the disk. Messages wait in ``_messages`` until it is the one above."""
+        if begin.terms.last_term > begin.hard_state.term:
+            # A snapshot was installed, and the process ended before its term was stored.
+            self._hard_state = HardState(begin.terms.last_term, 0)
         self._log = LogView(begin.terms)
         self._commit_index = begin.applied_index
         """Only rises, at most to the log's end; what is committed is never truncated."""
@@ -443,14 +446,18 @@ class Member(Core):
             return
         if membership.index > self._commit_index or not self._committed_own:
             return
+        if not membership.is_voter and not membership.is_joint:
+            # It has led the group out of its own membership (section 6). What it has committed is
+            # to be answered first; then whoever has most goes on.
+            if membership.index <= self._applied_index:
+                leading.drop_departed(self._commit_index)
+                leading.resign_to(leading.most_up_to_date())
+                self._follow(0)
+            return
         leading.settled_index = membership.index
         leading.drop_departed(self._commit_index)
         if membership.is_joint:
             self._append_members(after_joint(membership.current))
-        elif not membership.is_voter:
-            # Led the group out of its own membership (section 6); whoever has most goes on.
-            leading.resign_to(leading.most_up_to_date())
-            self._follow(0)
 
     def _append_own(self, kind: Kind, body: bytes) -> None:
         self._log.append([Record(self.term, self.next_index, body, kind)])
