@@ -108,6 +108,9 @@ class SnapshotReceiver:
             await self._discard(self._snapshot)
             incoming.reply(SnapshotWanted(offset=offer.length))
             return
+        if await self._install_adopted(offer):
+            incoming.reply(SnapshotWanted(offset=offer.length))
+            return
         if self._snapshot is None or self._snapshot.offer != offer:
             await self._discard(self._snapshot)
             self._check_room(offer)
@@ -199,6 +202,28 @@ class SnapshotReceiver:
             checksum=offer.checksum,
         )
         await discard(self._disk)
-        await self._driver.install(checkpoint)
-        log.info("the snapshot of %d is installed", offer.index)
+        await self._install(checkpoint)
         incoming.reply(SnapshotWanted(offset=offer.length))
+
+    async def _install_adopted(self, offer: OfferSnapshot) -> bool:
+        """Install what came as a whole before and could not be installed then; whether it did."""
+        wanted = (offer.index, offer.term, offer.length, offer.checksum)
+        for checkpoint in await self._checkpoints.found():
+            manifest = checkpoint.manifest
+            found = (manifest.index, manifest.term, manifest.length, manifest.checksum)
+            if manifest.received and found == wanted:
+                return await self._install_if_good(checkpoint)
+        return False
+
+    async def _install_if_good(self, checkpoint: Checkpoint) -> bool:
+        try:
+            await self._checkpoints.verify(checkpoint)
+        except TideError as error:
+            log.warning("the snapshot that came before is not installed: %s", error)
+            return False
+        await self._install(checkpoint)
+        return True
+
+    async def _install(self, checkpoint: Checkpoint) -> None:
+        await self._driver.install(checkpoint)
+        log.info("the snapshot of %d is installed", checkpoint.manifest.index)

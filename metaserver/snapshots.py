@@ -150,6 +150,8 @@ class SnapshotSender:
                 await self._checkpoints.verify(checkpoint)
                 self._verified[folder] = True
             except TideError as error:
+                if error.code is not Code.CORRUPT:
+                    raise
                 self._verified[folder] = False
                 log.error("the checkpoint in %s is not sent: %s", folder, error)
         return self._verified[folder]

@@ -356,7 +356,21 @@ async def test_an_install_that_fails_is_tried_again(pair, caplog):
     pair.driver.install = install
     async with pair.living(), pair.sending():
         await until(lambda: pair.driver.installed)
+    assert len(pair.taken) == 25  # nothing was sent again
     assert len([text for text in warnings(caplog) if "the disk is full" in text]) == 1
+
+
+async def test_one_that_rotted_before_it_was_installed_is_sent_again(pair, caplog):
+    async def fail(checkpoint):
+        pair.disk.files[checkpoint.state_path].data[3] ^= 1
+        del pair.driver.install
+        raise TideError(Code.NO_SPACE, "the disk is full")
+
+    pair.driver.install = fail
+    async with pair.living(), pair.sending():
+        await installed(pair)
+    assert len([text for text in warnings(caplog) if "is not installed" in text]) == 1
+    assert len(pair.taken) == 50
 
 
 async def test_a_full_disk_refuses_and_harms_nothing(pair, caplog):
