@@ -104,7 +104,7 @@ class Change(NamedTuple):
 
     removed: str | None
     made: str | None
-    inode: Inode | None  # None with ``made``: a folder
+    inode: Inode | None  # None with ``made``: a folder, with ``removed`` also: one that was moved
 
 
 class CrashFile:
@@ -252,6 +252,9 @@ class CrashDisk:
 
     def rename(self, path: str, new_path: str) -> None:
         self.check_alive()
+        if path in self._folders:
+            self._rename_folder(path, new_path)
+            return
         if path not in self._files:
             raise TideError(Code.NO_ENTRY, f"renaming {path}")
         self._need_folder(new_path)
@@ -260,6 +263,15 @@ class CrashDisk:
             self._used_bytes -= len(replaced.allocated) * PAGE_BYTES
         inode = self._files[new_path] = self._files.pop(path)
         self._changes.append(Change(path, new_path, inode))
+
+    def _rename_folder(self, path: str, new_path: str) -> None:
+        """What it holds goes with it, also what is not on stable storage."""
+        assert not self.exists(new_path), f"{new_path} is in the way of {path}"
+        self._need_folder(new_path)
+        self._files = {_moved(name, path, new_path): inode for name, inode in self._files.items()}
+        self._folders = {_moved(name, path, new_path) for name in self._folders}
+        self._changes = [_moved_change(change, path, new_path) for change in self._changes]
+        self._changes.append(Change(path, new_path, None))
 
     def remove(self, path: str) -> None:
         self.check_alive()
@@ -384,6 +396,15 @@ class CrashDisk:
             raise TideError(Code.NO_ENTRY, f"opening {path}")
 
     def _make_stable(self, change: Change) -> None:
+        if change.removed is not None and change.made is not None and change.inode is None:
+            self._stable_files = {
+                _moved(name, change.removed, change.made): inode
+                for name, inode in self._stable_files.items()
+            }
+            self._stable_folders = {
+                _moved(name, change.removed, change.made) for name in self._stable_folders
+            }
+            return
         if change.removed is not None:
             self._stable_files.pop(change.removed, None)
             self._stable_folders.discard(change.removed)
@@ -411,6 +432,20 @@ def _ancestors(folder: str) -> set[str]:
         found.add(folder)
         folder = _parent(folder)
     return found
+
+
+def _moved(name: str, path: str, new_path: str) -> str:
+    """A name, after the folder ``path`` became ``new_path``."""
+    return new_path + name[len(path) :] if _within(name, path) else name
+
+
+def _moved_change(change: Change, path: str, new_path: str) -> Change:
+    """One of what is in the folder, of which the folder's own name is no part."""
+
+    def moved(name: str | None) -> str | None:
+        return _moved(name, path, new_path) if name is not None and name != path else name
+
+    return Change(moved(change.removed), moved(change.made), change.inode)
 
 
 def _touches(change: Change, folder: str) -> bool:

@@ -98,3 +98,37 @@ async def test_a_flipped_bit_is_on_stable_storage():
     disk.flip_bit("f", 1, 3)
     disk.crash(SimulatedRandomness("crash"))
     assert await disk.open("f").read(0, 2) == b"\0\x08"
+
+
+async def test_a_folder_moves_with_all_it_holds_or_not_at_all():
+    for seed in range(20):
+        disk = CrashDisk(SimulatedRandomness("x"))
+        disk.make_folder("a/new")
+        await disk.sync_folder("")
+        await disk.sync_folder("a")
+        file = disk.open("a/new/f", create=True)
+        file.write(0, [b"bytes"])
+        await file.sync()
+        await disk.sync_folder("a/new")
+        disk.rename("a/new", "a/b")
+        assert disk.names("a") == ["b"]
+        assert disk.names("a/b") == ["f"]
+        synced = seed % 2
+        if synced:
+            await disk.sync_folder("a")
+        disk.crash(SimulatedRandomness(str(seed)))
+        (name,) = disk.names("a")
+        assert name == "b" or not synced
+        assert await disk.open(f"a/{name}/f").read(0, 9) == b"bytes"
+
+
+async def test_what_was_not_synced_moves_along():
+    disk = CrashDisk(SimulatedRandomness("x"))
+    disk.make_folder("a")
+    disk.open("a/f", create=True).write(0, [b"bytes"])
+    disk.rename("a", "b")
+    await disk.open("b/f").sync()
+    await disk.sync_folder("b")
+    await disk.sync_folder("")
+    disk.crash(SimulatedRandomness("y"))
+    assert await disk.open("b/f").read(0, 9) == b"bytes"
