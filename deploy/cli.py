@@ -17,6 +17,7 @@ COMMANDS = {
     "up": (".up", "Start a cluster of servers on this machine, kept in a folder"),
     "down": (".down", "Stop it"),
     "status": (".status", "Servers, space, copies, and what is wrong"),
+    "cluster": (".cluster_commands", "See the group of metaservers; add, remove, replace some"),
     "metaserver": ("..metaserver.command", "Run one metaserver in the foreground"),
     "chunkserver": ("..chunkserver.command", "Run one chunkserver in the foreground"),
 }

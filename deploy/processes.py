@@ -100,6 +100,15 @@ def is_ours(pid: int, role: str, folder: Path) -> bool:
         return False
 
 
+def serves(pid: int, role: str, config: Path) -> bool:
+    """Whether process ``pid`` was started as a server of that role with that configuration."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return {b"tidefs.deploy", role.encode(), os.fsencode(config)} <= set(words)
+
+
 def elapsed_ms(since_ns: int) -> int:
     """Milliseconds since a moment of ``now_ns``."""
     return (_clock.monotonic_ns() - since_ns) // 1_000_000

@@ -31,6 +31,14 @@ def parse_source(text: str) -> Source:
     return Source(Path(text), [])
 
 
+def parse_addresses(text: str) -> list[str]:
+    """Addresses only. Failure(USAGE) when it is something else."""
+    source = parse_source(text)
+    if source.folder is not None:
+        raise Failure(Exit.USAGE, f"{text!r} is not an address; give host:port")
+    return source.addresses
+
+
 def _address(word: str) -> str:
     """``unix:/path`` or ``tcp:host:port``."""
     if word.startswith("unix:"):

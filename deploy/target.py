@@ -23,6 +23,12 @@ class Target:
         self.addresses: list[str] = source.addresses
         self.name = text if self.cluster is None else str(self.cluster.folder)
 
+    def reopen(self) -> Cluster:
+        """The cluster as its file says now; for who has just locked it."""
+        assert self.cluster is not None
+        self.cluster = open_cluster(self.cluster.folder)
+        return self.cluster
+
     @property
     def cluster_id(self) -> str:
         """Whom to greet."""
