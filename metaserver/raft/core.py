@@ -92,7 +92,7 @@ class Member(Core):
 
     @property
     def role(self) -> Role:
-        if self._role is Role.FOLLOWER and not self._membership.is_voter:
+        if self._role is Role.FOLLOWER and not self._membership.may_lead:
             return Role.LEARNER
         return self._role
 
@@ -157,7 +157,7 @@ class Member(Core):
 
     def _lose_patience(self) -> None:
         self._follow(0)
-        if self._membership.is_voter:
+        if self._membership.may_lead:
             self._ask_before_standing()
         else:
             self._patience.deadline_ns = None  # nothing to stand for
@@ -353,7 +353,7 @@ class Member(Core):
     def _told_to_stand(self, sender: int) -> None:
         """The leader hands over (thesis section 3.10)."""
         follows = self._leading is None and self._leader in (0, sender)
-        if follows and self._membership.is_voter and self._patience.may_stand(self._now_ns):
+        if follows and self._membership.may_lead and self._patience.may_stand(self._now_ns):
             self._stand(transfer=True)
 
     def _lead(self) -> None:

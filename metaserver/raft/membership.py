@@ -50,6 +50,18 @@ class Membership:
         return bool(self.current.voters_before)
 
     @property
+    def may_lead(self) -> bool:
+        """Whether this member is a voter, or will be one again if a record is rolled back.
+
+        Who is not in its own latest configuration still stands for election until that one is
+        committed: perhaps nobody else has a log that is long enough (thesis section 4.2.2).
+        """
+        return self.is_voter or any(
+            self._server in known.voters or self._server in known.voters_before
+            for _, known in self._known
+        )
+
+    @property
     def always_sole(self) -> bool:
         """Whether this member is the only voter by whichever of them is committed."""
         return all(
