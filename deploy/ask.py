@@ -36,15 +36,15 @@ class Asker:
     ) -> R:
         """The answer of the one server that has these addresses, by the first that can be
         reached. TideError: its refusal, or of the last address when none can be reached."""
-        peer = await self._reach(addresses)
+        peer = await self._reach(addresses, min(timeout_ms, ASK_TIMEOUT_MS))
         return await peer.call(request, timeout_ms=timeout_ms)
 
-    async def _reach(self, addresses: Sequence[str]) -> Peer:
+    async def _reach(self, addresses: Sequence[str], timeout_ms: int) -> Peer:
         failure = TideError(Code.DISCONNECTED, "there is no metaserver to ask")
-        with trio.move_on_after(ASK_TIMEOUT_MS / 1000):
+        with trio.move_on_after(timeout_ms / 1000):
             for address in addresses:
                 failure = TideError(
-                    Code.TIMED_OUT, f"{address} does not answer within {ASK_TIMEOUT_MS} ms"
+                    Code.TIMED_OUT, f"{address} does not answer within {timeout_ms} ms"
                 )
                 try:
                     return await self._peer(address)

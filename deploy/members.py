@@ -22,6 +22,7 @@ R = TypeVar("R", bound=Message)
 LEADER = "leader"
 JOINING = "joining"
 LOOK_EVERY_MS = 300
+LOOK_TIMEOUT_MS = 2_000
 POLL_MS = 50
 STATUS_PATIENCE_MS = 3_000
 PATIENCE_MS = 20_000
@@ -127,7 +128,7 @@ class Lookout:
 
     async def _ask(self, one: Seen, answers: list[Seen]) -> None:
         try:
-            status = await self.asker.ask(one.addresses, GetMember())
+            status = await self.asker.ask(one.addresses, GetMember(), timeout_ms=LOOK_TIMEOUT_MS)
         except TideError as error:
             answers.append(one._replace(trouble=error))
             return

@@ -83,7 +83,7 @@ class TestStatus:
         assert group.members[2].id in report["problems"][0]
 
     def test_one_that_does_not_speak(self, group_of, monkeypatch):
-        monkeypatch.setattr("tidefs.deploy.ask.ASK_TIMEOUT_MS", 200)
+        monkeypatch.setattr(members, "LOOK_TIMEOUT_MS", 100)
         group = group_of(3)
         group.members[2].rules[GetMember] = lambda member, request: None
         report, exit_code = report_of(group)
