@@ -55,7 +55,10 @@ def _of_leader(
 ) -> None:
     async def work(asker: Asker) -> None:
         await target.lookout(asker).of_leader(
-            request, timeout_ms=timeout_ms, say=say, on_look=progress.look
+            request,
+            timeout_ms=timeout_ms,
+            say=lambda text: say(target.named(text)),
+            on_look=progress.look,
         )
 
     try:
@@ -67,6 +70,7 @@ def _of_leader(
                 f"{error.detail}: it may still come to its end by itself; look with `tidefs"
                 f" cluster status {target.name}`, and repeat the command",
             ) from None
+        error.detail = target.named(error.detail)
         if error.code is Code.INVALID:
             raise Failure(Exit.USAGE, error.detail) from None
         raise

@@ -9,7 +9,7 @@ from .ask import Asker
 from .cluster_file import Member
 from .compare import Verification, compare
 from .homes import is_lost
-from .members import JOINING, LEADER, Seen, View, no_leader
+from .members import JOINING, LEADER, REMOVED, Seen, View, no_leader
 from .target import Target
 
 DOWN = "down"
@@ -20,8 +20,8 @@ _SECOND_NS = 10**9
 class MemberReport(msgspec.Struct):
     """One member; numbers are 0, and texts empty, when it did not answer.
 
-    ``role`` as in raft/contract.py: Role, or ``joining``, or ``down``; ``vote``: whether it is a
-    voter of the group. Indexes count records of the log; ``lag`` is how many the leader has that
+    ``role`` as in raft/contract.py: Role, or ``joining``, ``removed``, ``down``; ``vote``: whether
+    it is a voter of the group. Indexes count records of the log; ``lag`` is how many the leader has that
     this one has not. ``silent_ms``: since the leader heard from it, -1: never.
     """
 
@@ -172,6 +172,8 @@ def _problem_of(target: Target, view: View, one: Seen) -> list[str]:
         return [f"{name} does not answer ({one.why})"]
     if status.role == LEADER and view.leader is not None and view.leader.server != one.server:
         return [f"{name} still believes that it leads, in term {status.term}: it was cut off"]
+    if status.role == REMOVED or (now is not None and one.server in now.removed):
+        return [f"{name} was removed from the group: end its process"]
     if status.role == JOINING or (now and one.server not in [*now.voters, *now.learners]):
         return [f"{name} is no member of the group"]
     if now is not None and one.server in now.learners:

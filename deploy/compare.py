@@ -7,7 +7,7 @@ import trio
 
 from ..fs.errors import TideError
 from ..fs.messages.raft import Digest, GetDigest
-from .members import JOINING, Lookout, Seen, View
+from .members import OUTSIDE, Lookout, Seen, View
 from .target import Target
 from .tell import count
 
@@ -48,7 +48,9 @@ async def compare(target: Target, lookout: Lookout, view: View) -> Verification:
     Two that differ at one index are told at once; members that keep changing while they are asked
     are told as not compared.
     """
-    members = [one for one in view.members if one.status is not None and one.status.role != JOINING]
+    members = [
+        one for one in view.members if one.status is not None and one.status.role not in OUTSIDE
+    ]
     servers = {one.server for one in members}
     compared = _Compared({})
     latest: dict[int, Digest] = {}

@@ -21,6 +21,9 @@ R = TypeVar("R", bound=Message)
 
 LEADER = "leader"
 JOINING = "joining"
+REMOVED = "removed"
+OUTSIDE = frozenset({JOINING, REMOVED})
+"""What members that belong to no group say of themselves."""
 LOOK_EVERY_MS = 300
 LOOK_TIMEOUT_MS = 2_000
 POLL_MS = 50
@@ -73,7 +76,8 @@ class View(NamedTuple):
         leader = self.leader
         if leader is not None and leader.status is not None:
             return leader.status.configuration
-        known = [one.status for one in self.members if one.status and one.status.role != JOINING]
+        known = [one.status for one in self.members if one.status]
+        known = [status for status in known if status.role not in OUTSIDE]
         if not known:
             return None
         return max(known, key=lambda status: (status.term, status.commit_index)).configuration

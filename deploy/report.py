@@ -12,6 +12,7 @@ from .cluster_file import Member
 from .holds import Hold
 from .homes import is_lost
 from .members import View
+from .target import named
 
 
 class ServerReport(msgspec.Struct):
@@ -160,6 +161,7 @@ def add_local(report: Report, cluster: Cluster, running: dict[str, int], users: 
         _judge(report, cluster, member, server)
         members.append(server)
     report.servers = [*members, *known.values()]
+    report.problems = [named(cluster, problem) for problem in report.problems]
     report.healthy = not report.problems
 
 

@@ -1,5 +1,7 @@
 """What a command is about: the cluster in a folder, or behind addresses; and its members' names."""
 
+import os
+import re
 from collections.abc import Sequence
 
 from ..fs.ids import ServerId, server_name
@@ -10,6 +12,7 @@ from .exits import Exit, Failure
 from .members import Lookout
 from .sources import parse_source
 
+HOST = re.escape(os.uname().nodename)
 ID_PREFIX_MIN = 4
 """Fewer digits of an id are too easily somebody else's."""
 
@@ -50,6 +53,10 @@ class Target:
             return {}
         return {member.server: member.name for member in self.cluster.file.of(METASERVER)}
 
+    def named(self, text: str) -> str:
+        """The same sentence, with the names of the folder for the ids in it."""
+        return text if self.cluster is None else named(self.cluster, text)
+
     def find(self, word: str, known: Sequence[int]) -> int:
         """The id of the metaserver that a person calls ``word``: a name, an id, or its beginning.
 
@@ -69,6 +76,14 @@ class Target:
         there = ", ".join(self.name_of(server) for server in dict.fromkeys([*known, *names]))
         why = "is the beginning of several ids" if found else "is no metaserver of this group"
         raise Failure(Exit.USAGE, f"{word} {why}; there are: {there}")
+
+
+def named(cluster: Cluster, text: str) -> str:
+    """A sentence of a server, with the names that its members have in the folder."""
+    for member in cluster.file.members:
+        words = rf"{member.role} {server_name(ServerId(member.server))}( on {HOST})?"
+        text = re.sub(words, member.name, text)
+    return text
 
 
 def lookout_of(cluster: Cluster, asker: Asker) -> Lookout:
