@@ -142,6 +142,11 @@ class Connection:
             self._put(encode((HELLO, hello)))
 
     @property
+    def is_accepted(self) -> bool:
+        """Whether the other side made this connection."""
+        return self._identity is not None
+
+    @property
     def calling(self) -> int:
         """How many calls of ours have no answer yet."""
         return len(self._flying) + len(self._held)

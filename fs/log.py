@@ -39,21 +39,29 @@ def set_up(level: str = "info", *, stream: TextIO | None = None, who: str = "") 
     root.setLevel(level.upper())
 
 
+THINGS_MAX = 1_000
+
+
 class Once:
-    """Warns once for each thing, until it is well again: no flood while a server is down."""
+    """Warns once for each thing, until it is well again: no flood while a server is down.
+
+    Of more than THINGS_MAX things it forgets the first: who makes up ever new ones gets no memory.
+    """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._said: set[str] = set()
+        self._said: dict[str, None] = {}
 
     def warn(self, thing: str, message: str, *arguments: object) -> None:
         """Log a warning about ``thing``, unless that was done already."""
         if thing not in self._said:
-            self._said.add(thing)
+            if len(self._said) >= THINGS_MAX:
+                del self._said[next(iter(self._said))]
+            self._said[thing] = None
             self._logger.warning(message, *arguments)
 
     def well(self, thing: str, message: str, *arguments: object) -> None:
         """``thing`` works; say so if the contrary was said before."""
         if thing in self._said:
-            self._said.remove(thing)
+            del self._said[thing]
             self._logger.info(message, *arguments)

@@ -63,7 +63,9 @@ class Peer:
         handler: Handler,
         nursery: trio.Nursery,
         on_open: "Callable[[Peer], None] | None" = None,
+        once: Once | None = None,
     ) -> None:
+        """``once`` says what is wrong with the other sides of several connections."""
         self._clock = clock
         self._stream = stream
         self._connection = connection
@@ -82,7 +84,7 @@ class Peer:
         self._send_bell = Doorbell()
         self._timer_bell = Doorbell()
         self._timer_ns: int | None = None
-        self._once = Once(log)
+        self._once = once or Once(log)
 
     @property
     def remote(self) -> Hello | Welcome:
@@ -240,7 +242,8 @@ class Peer:
         incoming.fail(TideError(Code.INTERNAL, f"{what}: {type(error).__name__}: {error}"))
 
     def _drop_notice(self, what: str, error: TideError) -> None:
-        key = f"{what} {error.code.name}"
+        speaker = self.remote
+        key = f"{speaker.role} {speaker.server} {what} {error.code.name}"
         self._once.warn(key, "%s: %s is dropped: %s", self.name, what, error)
 
     # --- sending -----------------------------------------------------------------------------
@@ -389,11 +392,18 @@ class Peer:
         """End the connection because of what the other side sent, and say why to both sides."""
         self._refused = error
         if isinstance(error, RefusedError):
-            log.warning("%s: refused by the other side: %s", self.name, error)
+            self._say("%s: refused by the other side: %s", error)
         elif not self.closed:
-            log.warning("%s: closing the connection: %s", self.name, error)
+            self._say("%s: closing the connection: %s", error)
             self._connection.refuse(error)
         self.close(str(error))
+
+    def _say(self, message: str, error: TideError) -> None:
+        if self._opened.is_set():
+            log.warning(message, self.name, error)
+        elif self._connection.is_accepted:
+            # Who is refused comes back, and is refused again. (``connect`` tells its caller.)
+            self._once.warn(str(error), message, self.name, error)
 
     async def _greeted_in_time(self) -> None:
         with trio.move_on_after(HELLO_TIMEOUT_MS / 1000):
@@ -479,9 +489,11 @@ async def serve(
     Awaitables of handlers run in ``nursery``, beyond the life of the connection.
     """
 
+    once = Once(log)
+
     async def handle(stream: Stream) -> None:
         connection = Connection(stream.remote, identity=identity)
-        peer = Peer(ports.clock, stream, connection, handler, nursery, on_open)
+        peer = Peer(ports.clock, stream, connection, handler, nursery, on_open, once)
         await peer._live()
 
     await listener.accept_forever(handle)

@@ -305,6 +305,28 @@ async def test_an_error_about_a_notice_is_logged_once_and_answered_never(address
     assert "a notice is dropped: method 65535 is no notice" in warnings[1]
 
 
+async def test_what_is_wrong_with_a_peer_is_not_said_again_when_it_comes_back(address, caplog):
+    served = []
+
+    def refuses(incoming):
+        served.append(incoming.request)
+        raise TideError(Code.INVALID, "not for me")
+
+    async with trio.open_nursery() as nursery:
+        listener = await PORTS.network.listen(address)
+        nursery.start_soon(serve, PORTS, listener, FAR, refuses, nursery)
+        for server in (1, 1, 3):
+            hello = NEAR._replace(server=server).hello()
+            near = await connect(PORTS, listener.address, hello, no_requests, nursery)
+            served.clear()
+            near.tell(PULSE)
+            await until(lambda: served)
+            near.close("done")
+        nursery.cancel_scope.cancel()
+    listener.close()
+    assert len([record for record in caplog.records if "not for me" in record.getMessage()]) == 2
+
+
 async def test_a_handler_of_a_notice_that_breaks_hurts_nobody(address, caplog):
     served = []
 

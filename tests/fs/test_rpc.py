@@ -368,8 +368,9 @@ async def greeted_with(hello, address, nursery, **more):
 
 async def test_mismatches_are_refused_in_words_on_both_sides(address, caplog):
     async with serving(address, answers) as (there, nursery):
-        error = await greeted_with(CLIENT._replace(cluster="lake").hello(), there, nursery)
-        assert error.code is Code.WRONG_CLUSTER
+        for _ in range(3):
+            error = await greeted_with(CLIENT._replace(cluster="lake").hello(), there, nursery)
+            assert error.code is Code.WRONG_CLUSTER
         assert "the client belongs to cluster 'lake', this chunkserver to 'sea'" in error.detail
         error = await greeted_with(
             CLIENT.hello().__class__(5, 6, "sea", "client", 0), there, nursery
@@ -379,7 +380,7 @@ async def test_mismatches_are_refused_in_words_on_both_sides(address, caplog):
         assert error.code is Code.WRONG_ROLE
         peer = await connect(PORTS, there, CLIENT.hello(), no_requests, nursery)
         assert await peer.call(BEAT) == Done()
-    assert caplog.text.count("closing the connection: the client belongs to cluster 'lake'") == 1
+    assert caplog.text.count("the client belongs to cluster 'lake'") == 1, "said by one side, once"
 
 
 async def test_a_client_that_knows_no_cluster_takes_the_servers_word(address):
