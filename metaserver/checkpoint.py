@@ -2,11 +2,15 @@
 
 Each is a folder with the copy and a manifest that says what it is and what its checksum is. The
 last two are kept, and the log from the older one on: a damaged newer one costs nothing but time.
+
+One that was *received* from the leader is marked so until it is installed: then, and only then, may
+it be ahead of this member's own log.
 """
 
 import logging
 from typing import NamedTuple
 
+import msgspec
 import xxhash
 
 from ..fs.codec import checksum, decode, pack
@@ -21,7 +25,10 @@ KEPT = 2
 _NEW = f"{FOLDER}/new"
 _STATE = "state"
 _MANIFEST = "manifest"
-_FORMAT = 1
+_NEW_MANIFEST = "manifest.new"
+_FORMAT = 2
+_FORMATS_READ = (1, 2)
+"""Format 1 ended before ``received``, and its state could be a little later than its index."""
 _CHECKSUM_BYTES = 8
 _PIECE_BYTES = 4 * MIB
 
@@ -29,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Manifest(Message):
-    """What a checkpoint holds: the state at ``index`` or a little later, never earlier."""
+    """What a checkpoint holds: the state when the entry ``index``, of ``term``, was applied."""
 
     format: int
     cluster: str
@@ -37,6 +44,7 @@ class Manifest(Message):
     term: int
     length: int  # of the file with the state, in bytes
     checksum: int  # of that file, xxh3-64
+    received: bool = False  # from the leader, and not installed yet
 
 
 class Checkpoint(NamedTuple):
@@ -84,7 +92,7 @@ class Checkpoints:
         if digest != checksum(packed).to_bytes(_CHECKSUM_BYTES, "little"):
             raise TideError(Code.CORRUPT, f"{path} does not match its checksum")
         manifest = decode(Manifest, packed)
-        if manifest.format != _FORMAT:
+        if manifest.format not in _FORMATS_READ:
             raise TideError(Code.NOT_SUPPORTED, f"{path} is in format {manifest.format}")
         if manifest.cluster != self._cluster:
             raise TideError(Code.FOREIGN_FOLDER, f"{path} is of cluster {manifest.cluster}")
@@ -109,37 +117,76 @@ class Checkpoints:
         On stable storage when this returns. The answer is the index from whose next record on the
         log is still needed. TideError: there is no new one, and all is as before.
         """
-        self._disk.make_folder(FOLDER)
+        self._begin_new()
         try:
-            await self._write_new(store, index, term)
+            # Nothing is waited for before the copy is begun: it is of this very moment.
+            await store.copy_to(f"{_NEW}/{_STATE}")
+            file = self._disk.open(f"{_NEW}/{_STATE}")
+            try:
+                await file.sync()
+                length, digest = await _digest(file)
+            finally:
+                file.close()
+            await self._finish_new(Manifest(_FORMAT, self._cluster, index, term, length, digest))
         except TideError:
             self._remove(_NEW)
             raise
-        folder = f"{FOLDER}/{index:020d}"
-        self._remove(folder)
-        self._disk.rename(_NEW, folder)
-        await self._disk.sync_folder(FOLDER)
         return await self._drop_old()
 
-    async def _write_new(self, store: Store, index: int, term: int) -> None:
-        self._remove(_NEW)
-        self._disk.make_folder(_NEW)
-        await store.copy_to(f"{_NEW}/{_STATE}")
+    async def adopt(
+        self, path: str, *, index: int, term: int, length: int, checksum: int
+    ) -> Checkpoint:
+        """A checkpoint from the file at ``path``, which came from the leader and was verified.
+
+        It is to be installed: see ``Driver.install``; or, after a crash, recovery does it.
+        """
+        self._begin_new()
+        self._disk.rename(path, f"{_NEW}/{_STATE}")
         file = self._disk.open(f"{_NEW}/{_STATE}")
         try:
             await file.sync()
-            length, digest = await _digest(file)
         finally:
             file.close()
-        packed = pack(Manifest(_FORMAT, self._cluster, index, term, length, digest))
-        file = self._disk.open(f"{_NEW}/{_MANIFEST}", create=True)
+        manifest = Manifest(_FORMAT, self._cluster, index, term, length, checksum, received=True)
+        return Checkpoint(await self._finish_new(manifest), manifest)
+
+    async def settle(
+        self, checkpoint: Checkpoint, index: int, term: int, *, received: bool
+    ) -> Checkpoint:
+        """Say anew of a received checkpoint what it holds, and whether it must be installed."""
+        manifest = msgspec.structs.replace(
+            checkpoint.manifest, format=_FORMAT, index=index, term=term, received=received
+        )
+        if manifest != checkpoint.manifest:
+            await self._write_manifest(checkpoint.folder, manifest)
+        return Checkpoint(checkpoint.folder, manifest)
+
+    def _begin_new(self) -> None:
+        self._disk.make_folder(FOLDER)
+        self._remove(_NEW)
+        self._disk.make_folder(_NEW)
+
+    async def _finish_new(self, manifest: Manifest) -> str:
+        """The state is in its place; the rest, and the name by which it is found."""
+        await self._write_manifest(_NEW, manifest)
+        await self._disk.sync_folder(FOLDER)
+        folder = f"{FOLDER}/{manifest.index:020d}"
+        self._remove(folder)
+        self._disk.rename(_NEW, folder)
+        await self._disk.sync_folder(FOLDER)
+        return folder
+
+    async def _write_manifest(self, folder: str, manifest: Manifest) -> None:
+        packed = pack(manifest)
+        file = self._disk.open(f"{folder}/{_NEW_MANIFEST}", create=True)
         try:
+            file.truncate(0)
             file.write(0, [checksum(packed).to_bytes(_CHECKSUM_BYTES, "little"), packed])
             await file.sync()
         finally:
             file.close()
-        await self._disk.sync_folder(_NEW)
-        await self._disk.sync_folder(FOLDER)
+        self._disk.rename(f"{folder}/{_NEW_MANIFEST}", f"{folder}/{_MANIFEST}")
+        await self._disk.sync_folder(folder)
 
     async def _drop_old(self) -> int:
         """Keep the newest few that have a manifest; the index of the oldest kept."""

@@ -1,94 +1,78 @@
-"""The loop around consensus: collect proposals, persist, send, apply, answer.
+"""What a metaserver wants of its group: changes made, reads confirmed, members changed.
 
-One task runs ``run``. All proposals that wait when a turn begins go into the log together and
-share its sync (group commit); those that arrive meanwhile share the next. Nothing is applied, and
-nobody answered, before the sync has returned.
+All of it is done by the loop in ``loop.py``; nothing here touches the core but through that.
 """
 
-import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import trio
 
-from ..fs.codec import Buffer, decode, pack
+from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
-from ..fs.limits import LOG_BATCH_MAX_ENTRIES, MIB
+from ..fs.ids import ServerId, server_name
 from ..fs.messages.base import Message, Request
-from ..fs.ports.clock import Clock
-from ..fs.ports.disk import Disk
-from .effects import Effect
-from .entries import Entry
-from .hard_state import store_hard_state
+from ..fs.messages.places import ServerPlace
+from .checkpoint import Checkpoint
+from .loop import Loop
 from .oplog import Log
-from .raft.contract import Record
-from .raft.sole import Core, Envelope, Ready
-from .space import SpaceGuard
+from .proposing import OWN, DoneCallback, Origin, Proposal
+from .raft.contract import Core, Envelope
 from .state import State
 from .store import Store
 
-BATCH_MAX_BYTES = 8 * MIB
-COMMIT_ENTRIES = 2_000
-"""After so many applied entries the working copy is committed, in the middle of the work."""
-COMMIT_IDLE_MS = 200
-"""And so long after the first one that is not, whatever happens."""
-
-log = logging.getLogger(__name__)
-
-DoneCallback = Callable[[Message | TideError, int], None]
-"""Gets the reply, or why there is none, and the index of the entry (0: it was never logged)."""
+RETRY_READ_MS = 20
 
 
-class Origin(NamedTuple):
-    """Whose change it is: what makes it happen exactly once. All zeros: the leader's own."""
+class Driver(Loop):
+    """The part of one member in its group, as the rest of the metaserver knows it."""
 
-    session: int = 0
-    slot: int = 0
-    sequence: int = 0
-
-
-OWN = Origin()
-
-
-class _Proposal(NamedTuple):
-    request: Request[Any]
-    payload: Buffer
-    origin: Origin
-    done: DoneCallback
-
-
-class Driver:
-    """Runs one core over one log and one state."""
-
-    def __init__(
-        self, core: Core, oplog: Log, store: Store, state: State, disk: Disk, clock: Clock
-    ) -> None:
-        self._core = core
-        self._log = oplog
-        self._store = store
-        self._state = state
-        self._disk = disk
-        self._clock = clock
-        self._stamped_ns = 0
-        self._waiting: list[_Proposal] = []
-        self._pending: dict[int, _Proposal] = {}
-        self._wake = trio.Event()
-        self._log_needed_from = 0
-        self._half_applied = False
-        self._uncommitted = 0
-        self._uncommitted_some = trio.Event()
-        self.space: SpaceGuard | None = None
-        """None: never refuse for want of room before the disk itself does."""
-        self.on_effects: Callable[[Sequence[Effect]], None] = _ignore
-        """Gets what each entry asks of the world, before its proposer is answered."""
-        self.on_applied: Callable[[], None] = _nothing
-        """Called after each turn that applied something."""
-        self.send: Callable[[Sequence[Envelope]], None] = _no_peers
+    # --- what is known -----------------------------------------------------------------------
 
     @property
     def term(self) -> int:
         return self._core.term
+
+    @property
+    def core(self) -> Core:
+        """To look at, never to call what changes it."""
+        return self._core
+
+    @property
+    def oplog(self) -> Log:
+        """To look at."""
+        return self._log
+
+    @property
+    def state(self) -> State:
+        """As far as it is applied. A new object after a snapshot was installed."""
+        return self._applier.state
+
+    @property
+    def store(self) -> Store:
+        """That of the state."""
+        return self._applier.store
+
+    @property
+    def applied_count(self) -> int:
+        """How many entries were applied since the start."""
+        return self._applier.applied_count
+
+    @property
+    def send(self) -> Callable[[Sequence[Envelope]], None]:
+        """Gets the messages for other members, Appends with their records. Must not block."""
+        return self._feeder.send
+
+    @send.setter
+    def send(self, send: Callable[[Sequence[Envelope]], None]) -> None:
+        self._feeder.send = send
+
+    def lease_holds(self) -> bool:
+        """Whether nobody else can lead, so that the state answers strong reads."""
+        return (
+            self._clock.monotonic_ns() < self._core.lease_until_ns
+            and self._applier.state.totals.applied_term == self._core.term
+        )
 
     # --- proposing ---------------------------------------------------------------------------
 
@@ -102,11 +86,13 @@ class Driver:
     ) -> None:
         """Put a change into the log; ``done`` is called once, in the driver's task.
 
-        NO_SPACE is raised at once when the disk has no room for it.
+        NO_SPACE is raised at once when the disk has no room for it. ``done`` gets NOT_LEADER when
+        another member leads, or leads before it is known what becomes of the change: who sends it
+        again, to that one, with the same origin, gets the answer.
         """
         if self.space is not None:
             self.space.check(request)
-        self._waiting.append(_Proposal(request, payload, origin, done))
+        self._proposals.waiting.append(Proposal(request, payload, origin, done))
         self._wake.set()
 
     async def perform(self, request: Request[Any]) -> Message:
@@ -124,197 +110,143 @@ class Driver:
             raise outcome[0]
         return outcome[0]
 
-    # --- the loop ----------------------------------------------------------------------------
+    # --- messages, and what else is asked of the core ----------------------------------------
 
-    async def catch_up(self) -> None:
-        """Begin the term, and apply what the log holds beyond the state. Before ``run``."""
-        while ready := self._core.ready():
-            await self._perform_duties(ready)
+    def deliver(self, envelope: Envelope) -> None:
+        """A message from another member came in."""
+        self._inbox.append(envelope)
+        self._wake.set()
 
-    async def run(self) -> None:
-        """Work for ever. A failing disk (other than a full one) ends it with that TideError."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_committing)
-            if self._core.tick_ms:
-                nursery.start_soon(self._keep_ticking)
-            while True:
-                await self._wake.wait()
-                self._wake = trio.Event()
-                await self._turn()
+    async def _call(self, call: Callable[[int], None]) -> None:
+        """Have ``call`` done in the driver's task; its TideError is raised here."""
+        finished = trio.Event()
+        failed: list[TideError] = []
 
-    async def _turn(self) -> None:
-        while self._waiting or (ready := self._core.ready()):
-            if self._waiting:
-                self._propose_waiting()
-                ready = self._core.ready()
-            if ready:
-                await self._perform_duties(ready)
-        if self._log.wants_preparation:
-            await self._prepare_log()
-        if self._log.first_index < self._log_needed_from:
-            await self._log.truncate_prefix(self._log_needed_from)
-
-    def _propose_waiting(self) -> None:
-        """Move what waits, as much as fits in one batch, into the core."""
-        first = self._core.next_index
-        bodies: list[bytes] = []
-        size_bytes = 0
-        for proposal in self._waiting[:LOG_BATCH_MAX_ENTRIES]:
-            body = self._stamp(proposal, first + len(bodies))
-            size_bytes += len(body)
-            if bodies and size_bytes > BATCH_MAX_BYTES:
-                break
-            bodies.append(body)
-        batch = self._waiting[: len(bodies)]
-        del self._waiting[: len(bodies)]
-        try:
-            records = self._core.propose(bodies)
-        except TideError as error:
-            for proposal in batch:
-                _answer(proposal, error, 0)
-            return
-        for record, proposal in zip(records, batch, strict=True):
-            self._pending[record.index] = proposal
-
-    def _stamp(self, proposal: _Proposal, index: int) -> bytes:
-        """The entry, with what only the leader may decide: its place and its time."""
-        self._stamped_ns = max(
-            self._stamped_ns + 1, self._state.totals.time_ns + 1, self._clock.wall_ns()
-        )
-        request, origin = proposal.request, proposal.origin
-        return pack(
-            Entry(
-                index=index,
-                term=self._core.term,
-                time_ns=self._stamped_ns,
-                session=origin.session,
-                slot=origin.slot,
-                sequence=origin.sequence,
-                method=request.METHOD,
-                fields=list(msgspec.structs.astuple(request)),
-                payload=bytes(proposal.payload),
-            )
-        )
-
-    async def _perform_duties(self, ready: Ready) -> None:
-        """The four duties of ``raft/contract.py``, in their order."""
-        if ready.hard_state is not None:
-            await store_hard_state(self._disk, ready.hard_state)
-        if ready.records:
+        def perform(now_ns: int) -> None:
             try:
-                await self._append(ready.records)
+                call(now_ns)
             except TideError as error:
-                if error.code is not Code.NO_SPACE:
-                    raise
-                self._core.abandon(ready)
-                self._fail(ready.records, error)
-                return
-        if ready.messages:
-            self.send(ready.messages)
-        await self._apply_up_to(ready.committed_index, ready.records)
-        self._core.advance(ready)
+                failed.append(error)
+            finished.set()
 
-    async def _append(self, records: Sequence[Record]) -> None:
-        if records[0].index <= self._log.last_index:
-            await self._log.truncate_suffix(records[0].index)
-        await self._log.append(records)
+        self._calls.append(perform)
+        self._wake.set()
+        await finished.wait()
+        if failed:
+            raise failed[0]
 
-    def _fail(self, records: Sequence[Record], error: TideError) -> None:
-        log.warning("%d changes are refused: %s", len(records), error)
-        for record in records:
-            proposal = self._pending.pop(record.index, None)
-            if proposal is not None:
-                _answer(proposal, error, 0)
+    async def change_members(
+        self, voters: Sequence[int], learners: Sequence[int], places: Sequence[ServerPlace]
+    ) -> None:
+        """As ``Core.change_members``; returns when it is committed, and joint no more.
 
-    # --- applying ----------------------------------------------------------------------------
+        NOT_LEADER also when it is not known what becomes of it.
+        """
+        await self._call(lambda now_ns: self._core.change_members(voters, learners, places, now_ns))
+        term = self._core.term
+        await self.until(lambda: self._is_settled() or self._core.term != term or not self.leads())
+        now = self._core.configuration
+        if not self._is_settled() or sorted(now.voters) != sorted(voters):
+            raise self._not_leader()
 
-    async def _apply_up_to(self, committed_index: int, at_hand: Sequence[Record]) -> None:
-        """Apply what is committed, from ``at_hand`` where it is, else from the log."""
-        before = next_index = self._state.totals.applied_index + 1
-        while next_index <= committed_index:
-            if at_hand and at_hand[0].index <= next_index <= at_hand[-1].index:
-                records: Sequence[Record] = at_hand[next_index - at_hand[0].index :]
-            else:
-                records = await self._log.read(next_index, committed_index)
-            for record in records:
-                if record.index <= committed_index:
-                    self._apply(record)
-            next_index = self._state.totals.applied_index + 1
-        if next_index > before:
-            self.on_applied()
+    def _is_settled(self) -> bool:
+        """Whether no change of members is under way."""
+        return (
+            not self._core.configuration.voters_before
+            and self._log.last_members_index <= self._core.commit_index
+        )
 
-    def _apply(self, record: Record) -> None:
-        # From the bytes, as at a replay: what was logged is what is applied.
-        entry = decode(Entry, record.body)
-        assert entry.index == record.index, (entry.index, record.index)
-        self._half_applied = True
-        applied = self._state.apply(entry)
-        self._half_applied = False
-        if applied.effects:
-            self.on_effects(applied.effects)
-        proposal = self._pending.pop(record.index, None)
-        if proposal is not None:
-            _answer(proposal, applied.reply, record.index)
-        self._uncommitted += 1
-        if self._uncommitted >= COMMIT_ENTRIES:
-            self.commit()
-        elif self._uncommitted == 1:
-            self._uncommitted_some.set()
+    async def transfer(self, server: int) -> None:
+        """Have another voter lead, 0: whoever has most of the log. Returns when it does.
+
+        UNAVAILABLE when it does not within the time of an election.
+        """
+        server = server or self._most_advanced()
+        await self._call(lambda now_ns: self._core.transfer(server, now_ns))
+        with trio.move_on_after(2 * self._patience_s):
+            await self.until(lambda: self._core.leader == server)
+            return
+        name = server_name(ServerId(server))
+        raise TideError(
+            Code.UNAVAILABLE,
+            f"metaserver {name} has not taken over; look at its status, and try again",
+        )
+
+    def _most_advanced(self) -> int:
+        """The other voter that has most of the log. NOT_LEADER, INVALID when there is none."""
+        if not self.leads():
+            raise self._not_leader()
+        voters = self._core.configuration.voters
+        found = {one: known for one, known in self._core.progress().items() if one in voters}
+        if not found:
+            raise TideError(Code.INVALID, "there is no other voter in the group to lead it")
+        return max(found, key=lambda one: found[one].match_index)
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    async def wait_leading(self) -> int:
+        """Until this member leads and its state has all that earlier leaders answered: the term."""
+        await self.until(self._is_serving)
+        return self._term
+
+    async def wait_not_leading(self, term: int) -> None:
+        """Until this member does not lead that term (any more)."""
+        await self.until(lambda: self._term != term)
+
+    async def confirm(self) -> None:
+        """Returns when a strong read may be answered from ``state``: at once with the lease, else
+        when consensus has told what must be applied before. Any member may ask.
+
+        NOT_LEADER or UNAVAILABLE when that could not be had in the time of an election.
+        """
+        if self.lease_holds():
+            return
+        with trio.move_on_after(self._patience_s):
+            while True:
+                question = self._reads.join()
+                self._wake.set()
+                await question.answered.wait()
+                if question.good:
+                    return
+                await trio.sleep(RETRY_READ_MS / 1000)
+        if self._core.leader and not self.leads():
+            raise self._not_leader()
+        raise TideError(
+            Code.UNAVAILABLE, "no majority of the metaservers can be reached from this one"
+        )
+
+    def _is_serving(self) -> bool:
+        return self._term > 0 and self._applier.state.totals.applied_term == self._term
 
     # --- around it ---------------------------------------------------------------------------
 
-    def commit(self) -> None:
-        """Let the working copy keep what was applied. A failure loses nothing: the log has it."""
-        if self._half_applied:
-            return  # an entry could not be applied to its end: this process is about to end
-        try:
-            self._store.commit()
-        except TideError as error:
-            log.warning("the working copy of the state cannot be written: %s", error)
-        self._uncommitted = 0
+    async def install(self, checkpoint: Checkpoint) -> None:
+        """Let a checkpoint that was received take the place of state and log. Nothing happens when
+        this member knows as much already."""
+        manifest = checkpoint.manifest
+        if manifest.index > self._core.commit_index:
+            store = await self._stores.open_copy(checkpoint.state_path)
+            installed = trio.Event()
+            self._snapshots.append((checkpoint, store, installed))
+            self._wake.set()
+            await installed.wait()
+        else:
+            await self._checkpoints.settle(
+                checkpoint, manifest.index, manifest.term, received=False
+            )
 
     def drop_log_before(self, index: int) -> None:
         """Records before ``index`` are in a checkpoint, and may go."""
         self._log_needed_from = index
         self._wake.set()
 
-    async def _keep_committing(self) -> None:
-        while True:
-            await self._uncommitted_some.wait()
-            self._uncommitted_some = trio.Event()
-            await trio.sleep(COMMIT_IDLE_MS / 1000)
-            if self._uncommitted:
-                self.commit()
+    def commit(self) -> None:
+        """Let the working copy keep what was applied. A failure loses nothing: the log has it."""
+        self._applier.commit()
 
-    async def _keep_ticking(self) -> None:
-        while True:
-            await trio.sleep(self._core.tick_ms / 1000)
-            self._core.tick()
-            self._wake.set()
-
-    async def _prepare_log(self) -> None:
-        try:
-            await self._log.prepare()
-        except TideError as error:
-            if error.code is not Code.NO_SPACE:
-                raise
-            # Tried again after the next turn; until a segment is full nothing is missing.
-
-
-def _answer(proposal: _Proposal, outcome: Message | TideError, index: int) -> None:
-    try:
-        proposal.done(outcome, index)
-    except Exception:
-        log.exception("answering %s failed", type(proposal.request).__name__)
-
-
-def _ignore(effects: Sequence[Effect]) -> None:
-    """During the replay nobody is listening: the leader's tables are built from the state."""
-
-
-def _nothing() -> None:
-    pass
-
-
-def _no_peers(messages: Sequence[Envelope]) -> None:
-    raise AssertionError("a group of one has nobody to send to")
+    def close(self) -> None:
+        """Give everything back, when ``run`` has ended."""
+        self._applier.commit()
+        self._applier.store.close()
+        self._log.close()
+        self._hard_state.close()

@@ -80,10 +80,9 @@ class LmdbKeyValue:
         self._changes.clear()
         self._begin()
 
-    def copy_to(self, descriptor: int) -> None:
-        """Write what is committed into an open file. May run in another thread meanwhile."""
-        # Compacting copies read in a transaction of their own; plain ones would wait for ours.
-        self._env.copyfd(descriptor, compact=True)
+    def copy_of_now(self) -> "LmdbCopy":
+        """What is committed at this moment, whatever is committed later."""
+        return LmdbCopy(self._env)
 
     def digest(self, key: bytes) -> tuple[bytes | None, int]:
         """The value of ``key`` and the digest of everything, of what is committed, read in a
@@ -115,6 +114,22 @@ class LmdbKeyValue:
                     self._transaction.put(key, value)
         except lmdb.Error:
             raise _failure(self._folder, cause) from None
+
+
+class LmdbCopy:
+    """What was committed when it was made; written once. May be used in another thread."""
+
+    def __init__(self, env: lmdb.Environment) -> None:
+        self._env = env
+        self._transaction = env.begin()
+
+    def write_to(self, descriptor: int) -> None:
+        """Write it into an open file."""
+        try:
+            # Compacting copies read in a transaction; plain ones would wait for our writing one.
+            self._env.copyfd(descriptor, compact=True, txn=self._transaction)
+        finally:
+            self._transaction.abort()
 
 
 def _failure(folder: str, error: lmdb.Error) -> TideError:

@@ -13,18 +13,15 @@ from ..fs.messages.hello import METASERVER
 from ..fs.ports import Ports
 from ..fs.ports.network import Listener
 from ..fs.rpc import Peer, serve
+from .begin import start_driver
 from .caretaker import Caretaker
 from .config import MetaserverConfig
 from .driver import Driver
 from .entries import FormatCluster
 from .format import format_folder, open_folder
-from .hard_state import load_hard_state
 from .leader import Leader
-from .raft.contract import HardState
-from .raft.sole import SoleCore
 from .recovery import Recovered, recover
 from .service import Service
-from .space import SpaceGuard
 from .state import State
 from .store import Stores
 from .upkeep import Upkeep
@@ -48,13 +45,10 @@ async def run_node(
     identity = Identity(config.cluster, METASERVER, config.server)
     if not config.members and not ports.disk.exists(IDENTITY):
         await format_folder(ports.disk, identity, config.data, [config.own_place])
-    await open_folder(ports.disk, identity, config.data, config.own_place)
+    founders = await open_folder(ports.disk, identity, config.data, config.own_place)
     recovered = await recover(ports.disk, stores, config.cluster, segment_bytes=config.log_segment)
-    try:
-        await _lead(config, ports, identity, recovered, pid, task_status)
-    finally:
-        recovered.store.close()
-        recovered.oplog.close()
+    driver = await start_driver(config, ports, recovered, founders)
+    await _lead(config, ports, identity, recovered, driver, pid, task_status)
 
 
 async def _lead(
@@ -62,18 +56,19 @@ async def _lead(
     ports: Ports,
     identity: Identity,
     recovered: Recovered,
+    driver: Driver,
     pid: int,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
-    driver = await _start_driver(config, ports, recovered)
     listeners: list[Listener] = []
     try:
         for address in config.listen:
             listeners.append(await ports.network.listen(address))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(driver.run)
+            term = await driver.wait_leading()
             await _begin_term(config, driver, recovered.state)
-            leader = Leader(config, ports, driver, recovered.state, driver.term)
+            leader = Leader(config, ports, driver, recovered.state, term)
             leader.addresses = [listener.address for listener in listeners]
             leader.pid = pid
             await leader.begin()
@@ -89,22 +84,7 @@ async def _lead(
     finally:
         for listener in listeners:
             listener.close()
-        driver.commit()
-
-
-async def _start_driver(config: MetaserverConfig, ports: Ports, recovered: Recovered) -> Driver:
-    """A driver that has begun its term and applied all that is in the log."""
-    oplog, state = recovered.oplog, recovered.state
-    before = await load_hard_state(ports.disk)
-    # The log knows terms too: a hard state that was lost must not bring one back.
-    term = max(before.term, oplog.last_term)
-    core = SoleCore(
-        config.server, HardState(term, before.vote), oplog.last_index, state.totals.applied_index
-    )
-    driver = Driver(core, oplog, recovered.store, state, ports.disk, ports.clock)
-    await driver.catch_up()
-    driver.space = SpaceGuard(ports.disk, ports.clock, config.data)
-    return driver
+        driver.close()
 
 
 async def _begin_term(config: MetaserverConfig, driver: Driver, state: State) -> None:
@@ -136,7 +116,11 @@ def _serve_all(
     nursery: trio.Nursery,
 ) -> None:
     def on_open(peer: Peer) -> None:
-        nursery.start_soon(service.watch, peer)
+        nursery.start_soon(watch, peer)
+
+    async def watch(peer: Peer) -> None:
+        await peer.wait_closed()
+        service.gone(peer)
 
     async def serve_one(listener: Listener) -> Any:
         await serve(ports, listener, identity, service.handle, nursery, on_open)

@@ -16,8 +16,9 @@ from ..fs.limits import BUSY_DELAY_MS, SESSION_SLOTS
 from ..fs.messages.base import Message
 from ..fs.messages.meta import Change, Commit, Create, Entry, NewChunk
 from ..fs.rpc import Mutation
-from .driver import Driver, Origin
+from .driver import Driver
 from .leader import Leader
+from .proposing import Origin
 from .state import State
 
 Done = Callable[[Message | TideError], None]

@@ -28,8 +28,8 @@ class Store(Protocol):
         ...
 
     async def copy_to(self, path: str) -> None:
-        """Write a copy of what was committed (now or while this runs) into a new file, while the
-        store goes on being used. Not yet synced."""
+        """Write a copy of what is committed when this is called into a new file, while the store
+        goes on being used. Not yet synced."""
         ...
 
     async def digest(self) -> StateDigest:
@@ -49,7 +49,8 @@ class Stores(Protocol):
         ...
 
     async def open_copy(self, path: str) -> Store:
-        """One with the contents of a file that ``copy_to`` made, in place of what is there."""
+        """One with the contents of a file that ``copy_to`` made, in place of what is there. Who
+        has that one open still may go on using it."""
         ...
 
     async def open_empty(self) -> Store:

@@ -17,7 +17,7 @@ class Upkeep:
     """Makes a checkpoint whenever the log since the last one is long enough."""
 
     def __init__(self, recovered: Recovered, driver: Driver, every_entries: int) -> None:
-        self._recovered = recovered
+        self._checkpoints = recovered.checkpoints
         self._driver = driver
         self._every_entries = every_entries
         self._checkpoint_index = recovered.checkpoint_index
@@ -25,7 +25,7 @@ class Upkeep:
         driver.on_applied = self._applied
 
     def _applied(self) -> None:
-        applied_index = self._recovered.state.totals.applied_index
+        applied_index = self._driver.state.totals.applied_index
         if applied_index - self._checkpoint_index >= self._every_entries:
             self._due.set()
 
@@ -44,10 +44,10 @@ class Upkeep:
 
     async def make_checkpoint(self) -> None:
         """One of now; on stable storage when this returns, and the log cut off behind it."""
-        totals = self._recovered.state.totals
-        self._recovered.store.commit()
+        totals, store = self._driver.state.totals, self._driver.store
+        store.commit()
         index, term = totals.applied_index, totals.applied_term
-        needed_index = await self._recovered.checkpoints.make(self._recovered.store, index, term)
+        needed_index = await self._checkpoints.make(store, index, term)
         self._checkpoint_index = index
         self._driver.drop_log_before(needed_index + 1)
         log.info("checkpoint at %d; the log is kept from %d on", index, needed_index + 1)

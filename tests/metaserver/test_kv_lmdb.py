@@ -114,9 +114,12 @@ def test_a_copy_is_made_while_it_is_written_to(tmp_path):
     for number in range(1000):
         kv.put(b"%04d" % number, b"old")
     kv.commit()
+    copy_of_then = kv.copy_of_now()
+    kv.put(b"0002", b"committed later")
+    kv.commit()
     kv.put(b"0000", b"uncommitted")
     with (tmp_path / "copy" / "data.mdb").open("wb") as file:
-        kv.copy_to(file.fileno())
+        copy_of_then.write_to(file.fileno())
     kv.put(b"0001", b"later")
     copy = LmdbKeyValue(str(tmp_path / "copy"))
     assert {value for _, value in copy.scan(b"")} == {b"old"}
