@@ -10,6 +10,7 @@ from itertools import islice
 
 import trio
 
+from ..fs.errors import TideError
 from .chunkservers import Chunkserver
 from .grants import candidate_of
 from .leader import Leader
@@ -167,6 +168,11 @@ class Caretaker:
         """Have what belongs to nothing deleted, once everybody has told what is reserved."""
         leader = self._leader
         if not leader.opens.settled:
+            return
+        try:
+            await leader.driver.confirm()
+        except TideError as error:
+            log.info("nothing is deleted for now: %s", error)
             return
         known = Known(
             leader.servers,

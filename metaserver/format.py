@@ -15,6 +15,8 @@ from ..fs.ids import ServerId, server_name
 from ..fs.messages.places import ServerPlace
 from ..fs.messages.raft import Configuration
 from ..fs.ports.disk import Disk
+from .hard_state import HardStateFile
+from .hard_state import NAMES as HARD_STATE_NAMES
 
 _FOUNDERS = "founders"
 _JOINING = "joining"
@@ -35,8 +37,9 @@ async def format_folder(
         if _ids(before) != _ids(founders):
             raise _formatted_already(identity, folder, before)
         return False
-    if strange := strange_names(disk):
+    if strange := strange_names(disk, HARD_STATE_NAMES):
         raise not_vacant(folder, strange)
+    (await HardStateFile.open(disk)).close()
     await make_ours(disk, identity, _lines(founders))
     return True
 
@@ -51,7 +54,7 @@ async def open_folder(
     """
     found = await read_identity(disk, identity, folder)
     if found is None:
-        if strange := strange_names(disk):
+        if strange := strange_names(disk, HARD_STATE_NAMES):
             raise not_vacant(folder, strange)
         raise TideError(
             Code.FOREIGN_FOLDER,

@@ -18,6 +18,8 @@ from .raft.contract import HardState
 
 PATH = "hard_state"
 _NEW_PATH = "hard_state.new"
+NAMES = (PATH, _NEW_PATH)
+"""What may be there when the making of a folder was interrupted."""
 _MAGIC = b"TIDEHS\x00\x02"
 _SLOT = struct.Struct("<8sQQQQ")  # magic and format, sequence, term, vote, checksum of the other
 _CHECKSUM = struct.Struct("<Q")

@@ -6,13 +6,14 @@ and until it was, nothing is decided that could be wrong: nothing is reaped, exp
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.ids import ServerId, server_name
 from ..fs.limits import HANDLES_PER_RESERVATION
-from ..fs.messages.base import Message
+from ..fs.messages.base import Message, Request
 from ..fs.messages.chunk import DeleteChunks
 from ..fs.messages.hello import CHUNKSERVER
 from ..fs.messages.meta import NewChunk
@@ -21,7 +22,7 @@ from .chunkservers import Chunkservers
 from .config import MetaserverConfig
 from .driver import Driver
 from .effects import ChunksDropped, Effect, Orphaned, SessionEnded, SessionStarted
-from .entries import EndSession, HandlesReserved, Noop, Reap, ReserveHandles
+from .entries import EndSession, FormatCluster, HandlesReserved, Reap, ReserveHandles
 from .grants import Grants
 from .handles import HandleSupply, VersionCounter
 from .leases import Leases
@@ -33,6 +34,7 @@ from .state import State
 VERSION_MAX = (1 << 63) - 1
 DELETE_TIMEOUT_MS = 10_000
 RETRY_MS = 1_000
+RETRY_SOON_MS = 20
 REAPED_AT_ONCE = 1_000
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,6 @@ class Leader:
         self.driver = driver
         self.state = state
         self.term = term
-        self.pid = 0
-        self.addresses: list[str] = []
         self.started_ns = now_ns = ports.clock.monotonic_ns()
         sessions = [record.session for record in state.sessions()]
         self.opens = OpenFiles(sessions)
@@ -82,13 +82,14 @@ class Leader:
         driver.on_effects = self._on_effects
 
     async def begin(self) -> None:
-        """Before anybody is served: begin the term, and have handles to give out.
+        """Before anybody is served: a new cluster is made, and there are handles to give out.
 
-        On a full disk there are none for now; reads go on.
+        On a full disk there are none for now; reads go on. NOT_LEADER: the term is over.
         """
+        if not self.state.totals.cluster:
+            await self._perform_soon(_format_cluster(self.config))
         try:
-            await self.driver.perform(Noop())
-            reserved = await self.driver.perform(ReserveHandles(HANDLES_PER_RESERVATION))
+            reserved = await self._perform_soon(ReserveHandles(HANDLES_PER_RESERVATION))
         except TideError as error:
             if error.code is not Code.NO_SPACE:
                 raise
@@ -97,6 +98,16 @@ class Leader:
             assert isinstance(reserved, HandlesReserved)
             self.handles.add(reserved.first, reserved.count)
         self.sweep_orphans()
+
+    async def _perform_soon(self, request: Request[Any]) -> Message:
+        """Again while the leadership is being handed over, which may come to nothing."""
+        while True:
+            try:
+                return await self.driver.perform(request)
+            except TideError as error:
+                if error.code not in (Code.UNAVAILABLE, Code.BUSY):
+                    raise
+            await trio.sleep(RETRY_SOON_MS / 1000)
 
     async def run(self) -> None:
         """Keep time. For ever."""
@@ -144,9 +155,12 @@ class Leader:
             self.delete_on(server, [(handle, VERSION_MAX) for handle in dropped])
 
     def delete_on(self, server: int, chunks: list[tuple[int, int]]) -> None:
-        """Have a chunkserver delete (handle, version_max), without waiting for it."""
+        """Have a chunkserver delete (handle, version_max), without waiting for it.
+
+        Only while it is sure that nobody else leads; the caretaker finds what stays behind.
+        """
         peer = self.links.get(server)
-        if peer is None:
+        if peer is None or not self.driver.lease_holds():
             return
 
         def done(outcome: Message | TideError, payload: memoryview) -> None:
@@ -315,6 +329,17 @@ def _check_leads(error: TideError) -> None:
     """A change of the leader's own has failed: when it leads no more, that ends its term."""
     if error.code is Code.NOT_LEADER:
         raise error
+
+
+def _format_cluster(config: MetaserverConfig) -> FormatCluster:
+    """The first change of a new cluster."""
+    return FormatCluster(
+        cluster=config.cluster,
+        replicas=config.replicas,
+        root_mode=config.root_mode,
+        root_uid=config.root_uid,
+        root_gid=config.root_gid,
+    )
 
 
 def _ignore_session(session: int) -> None:

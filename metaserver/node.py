@@ -1,8 +1,11 @@
-"""A metaserver on given ports: everything composed, from the data folder to the listeners."""
+"""A metaserver on given ports: everything composed, and the life of a member.
+
+It recovers, runs its part in consensus, and listens. Whenever it is elected it leads, with tables
+that are made anew from the state, until it does not.
+"""
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import trio
 
@@ -14,17 +17,22 @@ from ..fs.ports import Ports
 from ..fs.ports.network import Listener
 from ..fs.rpc import Peer, serve
 from .begin import start_driver
-from .caretaker import Caretaker
 from .config import MetaserverConfig
+from .directory import Directory
 from .driver import Driver
-from .entries import FormatCluster
 from .format import format_folder, open_folder
-from .leader import Leader
+from .front import Front
+from .group import Group
+from .member_status import MemberView
+from .raft.contract import Envelope
 from .recovery import Recovered, recover
-from .service import Service
-from .state import State
+from .snapshot_receiver import SnapshotReceiver
+from .snapshots import SnapshotSender
 from .store import Stores
+from .term import Term
 from .upkeep import Upkeep
+
+ALONE_PATIENCE_MS = 3_000
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +45,8 @@ async def run_node(
     pid: int = 0,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled. Started when it listens; the value are its addresses.
+    """Serve until cancelled. Started when it listens, whoever leads; the value are its addresses.
+    Who is alone in its group has had the time to become its leader by then.
 
     TideError: FOREIGN_FOLDER or CORRUPT for what is in the data folder, INVALID for an address
     that cannot be listened on, DEVICE_ERROR when the disk of the log fails.
@@ -48,82 +57,116 @@ async def run_node(
     founders = await open_folder(ports.disk, identity, config.data, config.own_place)
     recovered = await recover(ports.disk, stores, config.cluster, segment_bytes=config.log_segment)
     driver = await start_driver(config, ports, recovered, founders)
-    await _lead(config, ports, identity, recovered, driver, pid, task_status)
-
-
-async def _lead(
-    config: MetaserverConfig,
-    ports: Ports,
-    identity: Identity,
-    recovered: Recovered,
-    driver: Driver,
-    pid: int,
-    task_status: trio.TaskStatus[list[str]],
-) -> None:
     listeners: list[Listener] = []
     try:
+        _check_cluster(config, driver)
         for address in config.listen:
             listeners.append(await ports.network.listen(address))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(driver.run)
-            term = await driver.wait_leading()
-            await _begin_term(config, driver, recovered.state)
-            leader = Leader(config, ports, driver, recovered.state, term)
-            leader.addresses = [listener.address for listener in listeners]
-            leader.pid = pid
-            await leader.begin()
-            caretaker = Caretaker(leader)
-            service = Service(recovered.state, driver, leader, caretaker)
-            upkeep = Upkeep(recovered, driver, config.checkpoint_entries)
-            nursery.start_soon(leader.run)
-            nursery.start_soon(caretaker.run)
-            nursery.start_soon(upkeep.run)
-            _serve_all(ports, identity, listeners, service, nursery)
-            log.info("listening on %s", ", ".join(leader.addresses))
-            task_status.started(leader.addresses)
+            node = _Node(config, ports, identity, recovered, driver, listeners, pid, nursery)
+            await node.start(listeners)
+            await node.wait_if_alone()
+            log.info("listening on %s", ", ".join(node.addresses))
+            task_status.started(node.addresses)
     finally:
         for listener in listeners:
             listener.close()
         driver.close()
 
 
-async def _begin_term(config: MetaserverConfig, driver: Driver, state: State) -> None:
-    """Give a new cluster its id, and make sure that an old one has it."""
-    found = state.totals.cluster
-    if found == config.cluster:
-        return
-    if found:
+def _check_cluster(config: MetaserverConfig, driver: Driver) -> None:
+    """The state must be of the cluster that the identity file names, or new."""
+    found = driver.state.totals.cluster
+    if found not in ("", config.cluster):
         raise TideError(
             Code.FOREIGN_FOLDER,
             f"the state in {config.data} is of cluster {found}, not {config.cluster}",
         )
-    await driver.perform(
-        FormatCluster(
-            cluster=config.cluster,
-            replicas=config.replicas,
-            root_mode=config.root_mode,
-            root_uid=config.root_uid,
-            root_gid=config.root_gid,
+
+
+class _Node:
+    """One member, composed. Its tasks run in ``nursery``."""
+
+    def __init__(
+        self,
+        config: MetaserverConfig,
+        ports: Ports,
+        identity: Identity,
+        recovered: Recovered,
+        driver: Driver,
+        listeners: Sequence[Listener],
+        pid: int,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.addresses = [listener.address for listener in listeners]
+        self._config = config
+        self._ports = ports
+        self._identity = identity
+        self._driver = driver
+        self._nursery = nursery
+        directory = Directory(config.server, config.host, config.places)
+        self._group = Group(ports, identity, directory, nursery)
+        self._upkeep = Upkeep(recovered, driver, ports.clock, config.checkpoint_entries)
+        self._receiver = SnapshotReceiver(ports.disk, recovered.checkpoints, driver)
+        self._sender = SnapshotSender(
+            ports,
+            self._group,
+            recovered.checkpoints,
+            driver.core.progress,
+            lambda: driver.oplog.first_index,
         )
-    )
+        self._view = MemberView(
+            config, driver, self._upkeep, self._sender, ports.clock, self.addresses, pid
+        )
+        self._front = Front(driver, self._group, self._receiver, self._view)
+        self._group.deliver = driver.deliver
+        self._group.learn(driver.core.configuration)
+        driver.send = self._send
 
+    async def start(self, listeners: Sequence[Listener]) -> None:
+        """Begin everything that runs as long as the process."""
+        await self._receiver.tidy()
+        for task in (
+            self._driver.run,
+            self._upkeep.run,
+            self._sender.run,  # also before a term is led: it may take a snapshot to commit
+            self._keep_leading,
+            self._keep_receiver,
+        ):
+            self._nursery.start_soon(task)
+        for listener in listeners:
+            self._nursery.start_soon(self._serve, listener)
 
-def _serve_all(
-    ports: Ports,
-    identity: Identity,
-    listeners: Sequence[Listener],
-    service: Service,
-    nursery: trio.Nursery,
-) -> None:
-    def on_open(peer: Peer) -> None:
-        nursery.start_soon(watch, peer)
+    async def wait_if_alone(self) -> None:
+        """A group of one needs nobody to be elected; only a full disk keeps it from leading."""
+        if self._driver.core.configuration.voters == [self._config.server]:
+            with trio.move_on_after(ALONE_PATIENCE_MS / 1000):
+                await self._front.wait_leading()
 
-    async def watch(peer: Peer) -> None:
-        await peer.wait_closed()
-        service.gone(peer)
+    async def _serve(self, listener: Listener) -> None:
+        await serve(
+            self._ports, listener, self._identity, self._front.handle, self._nursery, self._opened
+        )
 
-    async def serve_one(listener: Listener) -> Any:
-        await serve(ports, listener, identity, service.handle, nursery, on_open)
+    def _opened(self, peer: Peer) -> None:
+        self._front.opened(peer)
+        self._nursery.start_soon(self._front.watch, peer)
 
-    for listener in listeners:
-        nursery.start_soon(serve_one, listener)
+    def _send(self, envelopes: Sequence[Envelope]) -> None:
+        # Who is a member is decided by consensus; whom it sends to must be connected.
+        self._group.learn(self._driver.core.configuration)
+        self._group.send(envelopes)
+
+    async def _keep_receiver(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._receiver.close()
+
+    async def _keep_leading(self) -> None:
+        while True:
+            number = await self._driver.wait_leading()
+            term = Term(self._config, self._ports, self._driver, self._view, number)
+            await term.run(self._front.lead)
+            await self._driver.wait_not_leading(number)
+            await self._front.follow()

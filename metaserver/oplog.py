@@ -44,6 +44,8 @@ class Log:
         self._members: list[tuple[int, bytes]] = []
         self._cuts = 0
         """How often records were taken away, so that who reads meanwhile can tell."""
+        self.syncs = 0
+        """How often records were put on stable storage."""
         self.terms = Terms()
         """Of all records. To be looked at only."""
 
@@ -199,6 +201,7 @@ class Log:
         try:
             await self._write(records, before)
             await self._segments[-1].file.sync()
+            self.syncs += 1
         except TideError as error:
             if error.code is Code.NO_SPACE:
                 await self._cut_back(before)
@@ -225,6 +228,7 @@ class Log:
                 if buffers:
                     segment.file.write(begin, buffers)
                 await segment.file.sync()
+                self.syncs += 1
                 synced_index = record.index - 1
                 segment = await self._add_segment(record.index)
                 begin, buffers = segment.end, []

@@ -23,6 +23,7 @@ from .chunkservers import Damage
 from .driver import Driver
 from .entries import AdmitServer, EndSession, StartSession
 from .leader import Leader
+from .member_status import MemberView
 from .records import ServerRecord
 from .service_changes import Changes
 from .service_compound import Run, parse
@@ -44,11 +45,19 @@ class Asker(NamedTuple):
 class Service:
     """One leader's answers."""
 
-    def __init__(self, state: State, driver: Driver, leader: Leader, caretaker: Caretaker) -> None:
+    def __init__(
+        self,
+        state: State,
+        driver: Driver,
+        leader: Leader,
+        caretaker: Caretaker,
+        view: MemberView,
+    ) -> None:
         self._state = state
         self._driver = driver
         self._leader = leader
         self._caretaker = caretaker
+        self._view = view
         self._changes = Changes(state, driver, leader)
         self._layouts = Layouts(state, leader)
         self._journal = Journal()
@@ -160,7 +169,7 @@ class Service:
         return self._layouts.get(request, session)
 
     def _get_status(self, request: meta.GetStatus, asker: Asker) -> Answer:
-        return Answer(status(self._leader, self._journal, self._caretaker.missing))
+        return Answer(status(self._leader, self._view, self._journal, self._caretaker.missing))
 
     # --- sessions ----------------------------------------------------------------------------
 

@@ -77,6 +77,8 @@ class SnapshotSender:
         self._verified: dict[str, bool] = {}
         """Folders of checkpoints that were read as a whole, and whether they are good."""
         self._once = Once(log)
+        self.sent_count = 0
+        """Snapshots that others took whole, since the start."""
 
     def sending(self) -> dict[int, int | None]:
         """Who is being brought up, and with the snapshot of which index (None: not chosen yet)."""
@@ -180,6 +182,7 @@ class SnapshotSender:
                 )
             while offset < manifest.length:
                 offset = await self._send_some(peer, copy, offset)
+                self.sent_count += offset == manifest.length
         finally:
             peer.close("this was about a snapshot")
 

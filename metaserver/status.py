@@ -8,7 +8,9 @@ from ..fs.messages.hello import CHUNKSERVER, METASERVER
 from ..fs.messages.meta import ServerStatus, Space, Status
 from .chunkservers import Chunkserver
 from .leader import Leader
+from .member_status import MemberView
 from .placement import ROOM_PARTS
+from .status_group import GroupView
 
 _SECOND_NS = 10**9
 TOLD_FOR_NS = 600 * _SECOND_NS
@@ -62,7 +64,7 @@ def space(leader: Leader) -> Space:
     )
 
 
-def status(leader: Leader, journal: Journal, missing: Missing) -> Status:
+def status(leader: Leader, view: MemberView, journal: Journal, missing: Missing) -> Status:
     """For `tidefs status`."""
     totals = leader.state.totals
     return Status(
@@ -75,29 +77,49 @@ def status(leader: Leader, journal: Journal, missing: Missing) -> Status:
         replicas_wanted=totals.replicas,
         chunks=totals.chunks,
         chunks_missing_copies=missing.chunks,
-        servers=_servers(leader),
+        servers=_members(leader, view) + _servers(leader),
         problems=_problems(leader, journal, missing),
     )
 
 
-def _servers(leader: Leader) -> list[ServerStatus]:
-    config = leader.config
-    disk = leader.ports.disk.space()
-    found = [
-        ServerStatus(
-            role=METASERVER,
-            server=config.server,
-            host=config.host,
-            addresses=list(leader.addresses),
-            pid=leader.pid,
-            state="leader",
-            total_bytes=disk.total_bytes,
-            free_bytes=disk.free_bytes,
-            chunks=0,
+def _group(leader: Leader) -> GroupView:
+    core = leader.driver.core
+    return GroupView(
+        server=leader.config.server,
+        configuration=core.configuration,
+        progress=core.progress(),
+        last_index=core.next_index - 1,
+        led_since_ns=leader.started_ns,
+        now_ns=leader.now_ns(),
+    )
+
+
+def _members(leader: Leader, view: MemberView) -> list[ServerStatus]:
+    """The metaservers. Of the others this one knows neither process nor disk: they say it."""
+    disk, group = leader.ports.disk.space(), _group(leader)
+    places = {place.server: place for place in view.configuration().places}
+    found = []
+    for server in group.members():
+        place, own = places.get(server), server == group.server
+        found.append(
+            ServerStatus(
+                role=METASERVER,
+                server=server,
+                host=place.host if place else "",
+                addresses=list(place.addresses) if place else [],
+                pid=view.pid if own else 0,
+                state=group.state_of(server),
+                total_bytes=disk.total_bytes if own else 0,
+                free_bytes=disk.free_bytes if own else 0,
+                chunks=0,
+            )
         )
-    ]
+    return found
+
+
+def _servers(leader: Leader) -> list[ServerStatus]:
     known = {server.server for server in leader.servers.all()}
-    found += [
+    found = [
         ServerStatus(
             role=CHUNKSERVER,
             server=server.server,
@@ -131,7 +153,7 @@ def _servers(leader: Leader) -> list[ServerStatus]:
 
 def _problems(leader: Leader, journal: Journal, missing: Missing) -> list[str]:
     now_ns = leader.now_ns()
-    problems: list[str] = []
+    problems = _group(leader).problems()
     for server in leader.servers.all():
         problems += _problems_of(server, now_ns)
     for record in leader.state.servers():
@@ -139,7 +161,7 @@ def _problems(leader: Leader, journal: Journal, missing: Missing) -> list[str]:
             since_s = (now_ns - leader.started_ns) // _SECOND_NS
             problems.append(
                 f"{_name(record.server, record.host)} has not been heard of since this metaserver"
-                f" started {since_s} s ago"
+                f" began to lead {since_s} s ago"
             )
     wanted = leader.grants.wanted
     if missing.chunks:

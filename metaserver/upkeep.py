@@ -5,6 +5,7 @@ import logging
 import trio
 
 from ..fs.errors import TideError
+from ..fs.ports.clock import Clock
 from .driver import Driver
 from .recovery import Recovered
 
@@ -16,18 +17,37 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """Makes a checkpoint whenever the log since the last one is long enough."""
 
-    def __init__(self, recovered: Recovered, driver: Driver, every_entries: int) -> None:
+    def __init__(
+        self, recovered: Recovered, driver: Driver, clock: Clock, every_entries: int
+    ) -> None:
         self._checkpoints = recovered.checkpoints
         self._driver = driver
+        self._clock = clock
         self._every_entries = every_entries
-        self._checkpoint_index = recovered.checkpoint_index
+        self.checkpoint_index = recovered.checkpoint_index
+        """Of the newest one."""
+        self.checkpoint_ns = 0
+        """When it was made or installed, wall clock; 0: before this start."""
+        self.installed_count = 0
+        """Checkpoints that came from a leader, since the start."""
         self._due = trio.Event()
         driver.on_applied = self._applied
+        driver.on_state_changed = self._installed
 
     def _applied(self) -> None:
         applied_index = self._driver.state.totals.applied_index
-        if applied_index - self._checkpoint_index >= self._every_entries:
+        if applied_index - self.checkpoint_index >= self._every_entries:
             self._due.set()
+
+    def _installed(self) -> None:
+        """A checkpoint that the leader sent is this member's newest."""
+        self.installed_count += 1
+        self._is_made(self._driver.state.totals.applied_index)
+
+    def _is_made(self, index: int) -> None:
+        if index > self.checkpoint_index:
+            self.checkpoint_index = index
+            self.checkpoint_ns = self._clock.wall_ns()
 
     async def run(self) -> None:
         """For ever."""
@@ -48,6 +68,6 @@ class Upkeep:
         store.commit()
         index, term = totals.applied_index, totals.applied_term
         needed_index = await self._checkpoints.make(store, index, term)
-        self._checkpoint_index = index
+        self._is_made(index)
         self._driver.drop_log_before(needed_index + 1)
         log.info("checkpoint at %d; the log is kept from %d on", index, needed_index + 1)
