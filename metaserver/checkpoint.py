@@ -170,6 +170,7 @@ class Checkpoints:
         """The state is in its place; the rest, and the name by which it is found."""
         await self._write_manifest(_NEW, manifest)
         await self._disk.sync_folder(FOLDER)
+        await self._disk.sync_folder("")  # where FOLDER itself has its name
         folder = f"{FOLDER}/{manifest.index:020d}"
         self._remove(folder)
         self._disk.rename(_NEW, folder)
