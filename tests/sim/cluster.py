@@ -42,6 +42,7 @@ UPTIME_MAX_S = 1e6
 nothing to do with each other."""
 
 START_AGAIN_S = 1.0
+DISK_LATENCY_S = 0.0005
 
 
 @dataclass
@@ -233,7 +234,7 @@ class Server(Process):
 
     def _new_disk(self) -> CrashDisk:
         seed = f"{self.cluster.seed} {self.host} disk"
-        return CrashDisk(SimulatedRandomness(seed), latency_s=0.0005)
+        return CrashDisk(SimulatedRandomness(seed), latency_s=DISK_LATENCY_S)
 
     def chunks(self) -> set[int]:
         """The handles of all chunks held."""

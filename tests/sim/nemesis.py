@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING
 import trio
 from tidefs.fs.limits import SESSION_LEASE_MS
 
+from .cluster import DISK_LATENCY_S
 from .nemesis_base import PARTITION_MAX_S
 from .nemesis_group import GROUP_FAULTS, GroupFaults
 from .network import Weather
@@ -171,13 +172,13 @@ class Nemesis(GroupFaults):
     # --- disks and clocks ----------------------------------------------------------------------
 
     def _slow_disk(self) -> None:
-        disk = self._random.choice(self._cluster.servers()).disk
-        before = disk.latency_s
+        server = self._random.choice(self._cluster.servers())
+        disk = server.disk
         disk.latency_s = self._random.choice((0.01, 0.1, 1.0))
-        self._note(f"slow disk {disk.latency_s}")
+        self._note(f"slow disk {server.host} {disk.latency_s}")
 
         def mend() -> None:
-            disk.latency_s = before
+            disk.latency_s = DISK_LATENCY_S
 
         self._for_a_while(4.0, mend)
 

@@ -1,7 +1,8 @@
 """What kind of run one seed is. Drawn differently for every seed: swarm testing."""
 
 import random
-from dataclasses import dataclass, replace
+from ast import literal_eval
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from .nemesis import FAULTS, POWER_FAULTS
@@ -72,6 +73,12 @@ class Options:
             pause_max_s=chance.choice((0.3, 1.0, 3.0)),
             one_stays_down=chance.random() < 0.5,
         )
+
+    def changed(self, text: str) -> "Options":
+        """As ``key=value,key=value`` says, for numbers and words."""
+        kinds = {key: type(value) for key, value in asdict(self).items()}
+        pairs = [pair.split("=") for pair in text.split(",")]
+        return replace(self, **{key: kinds[key](literal_eval(value)) for key, value in pairs})
 
     def with_faults(self, names: str) -> "Options":
         """Only these faults (names, or ``power`` for all machines at once), and work for them."""

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from tidefs.tests.sim.campaign import Campaign
 from tidefs.tests.sim.mutations import MUTATIONS
-from tidefs.tests.sim.simulation import Outcome, simulate
+from tidefs.tests.sim.simulation import How, Outcome, simulate
 
 SEED_CPU_MAX_S = 120
 
@@ -34,6 +34,7 @@ SEED_CPU_MAX_S = 120
 @click.option("--twice-every", default=10, show_default=True, help="1: each twice, 0: none.")
 @click.option("--keep-going", is_flag=True, help="Do not stop at the first seed that fails.")
 @click.option("--faults", help="Only these, by name and comma; power: all machines at once.")
+@click.option("--set", "changes", help="Options as they should be: members=1,callers=3.")
 @click.option("--trace", type=click.Path(dir_okay=False), help="Write the trace of --seed here.")
 @click.option("--mutation", type=click.Choice(sorted(MUTATIONS)), help="Break the product so.")
 @click.option("--worker", is_flag=True, hidden=True, help="Seeds come on stdin, outcomes go out.")
@@ -45,6 +46,7 @@ def main(
     twice_every: int,
     keep_going: bool,
     faults: str | None,
+    changes: str | None,
     trace: str | None,
     mutation: str | None,
     worker: bool,
@@ -52,16 +54,18 @@ def main(
     """See the module's docstring, which is the help."""
     if trace is not None and seed is None:
         raise click.UsageError("--trace needs --seed")
+    how = How(faults=faults, changes=changes, mutation=mutation)
     if worker:
         for line in sys.stdin:
-            click.echo(json.dumps(_run(int(line), faults, mutation, None).to_plain()))
+            click.echo(json.dumps(_run(int(line), how, None).to_plain()))
         return
     if trace is not None and seed is not None:
-        outcome = _run(seed, faults, mutation, trace)
+        outcome = _run(seed, how, trace)
         click.echo(outcome.in_words())
         sys.exit(1 if outcome.violation else 0)
     chosen = range(first, first + seeds) if seed is None else range(seed, seed + 1)
     arguments = ["--faults", faults] if faults else []
+    arguments += ["--set", changes] if changes else []
     arguments += ["--mutation", mutation] if mutation else []
     command = [sys.executable, __file__, "--worker", *arguments]
     campaign = Campaign(command, arguments, keep_going=keep_going)
@@ -69,14 +73,14 @@ def main(
     sys.exit(0 if campaign.run(chosen, jobs, twice) else 1)
 
 
-def _run(number: int, faults: str | None, mutation: str | None, trace: str | None) -> Outcome:
+def _run(number: int, how: How, trace: str | None) -> Outcome:
     signal.signal(signal.SIGPROF, _went_round_in_circles)
     signal.setitimer(signal.ITIMER_PROF, SEED_CPU_MAX_S)
     try:
         if trace is None:
-            return simulate(number, faults=faults, mutation=mutation)
+            return simulate(number, how)
         with Path(trace).open("w") as copy_to:
-            return simulate(number, faults=faults, mutation=mutation, copy_to=copy_to)
+            return simulate(number, how, copy_to)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

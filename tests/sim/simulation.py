@@ -4,7 +4,7 @@ import logging
 import random
 import traceback
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from . import determinism
 from .cluster import ErrorLog
@@ -52,20 +52,24 @@ class Outcome:
         return "\n".join(text)
 
 
-def simulate(
-    seed: int,
-    *,
-    faults: str | None = None,
-    mutation: str | None = None,
-    copy_to: IO[str] | None = None,
-) -> Outcome:
-    """Run one seed; ``faults`` and ``mutation`` are names that are told to ``run.py``."""
+class How(NamedTuple):
+    """What a person may say about runs beside their seeds: see ``run.py``."""
+
+    faults: str | None = None
+    changes: str | None = None
+    mutation: str | None = None
+
+
+def simulate(seed: int, how: How, copy_to: IO[str] | None = None) -> Outcome:
+    """Run one seed."""
     chance = random.Random(f"{seed} options")
     options = Options.draw(chance)
-    if faults is not None:
-        options = options.with_faults(faults)
+    if how.faults:
+        options = options.with_faults(how.faults)
+    if how.changes:
+        options = options.changed(how.changes)
     trace = Trace(copy_to)
-    broken = MUTATIONS[mutation] if mutation else Mutation()
+    broken = MUTATIONS[how.mutation] if how.mutation else Mutation()
     log = ErrorLog(trace)
     root = logging.getLogger()
     root.addHandler(log)
