@@ -15,8 +15,9 @@ from ..fs.ids import ServerId, server_name
 from ..fs.messages.places import ServerPlace
 from ..fs.messages.raft import Configuration
 from ..fs.ports.disk import Disk
-from .hard_state import HardStateFile
 from .hard_state import NAMES as HARD_STATE_NAMES
+from .hard_state import PATH as HARD_STATE
+from .hard_state import HardStateFile
 
 _FOUNDERS = "founders"
 _JOINING = "joining"
@@ -62,7 +63,14 @@ async def open_folder(
             " each of its metaservers. If its disk was lost, this server must not come back:"
             " `tidefs cluster replace` puts a new one in its place",
         )
-    return configuration_of(_founders_in(found, folder, own) or [])
+    founders = _founders_in(found, folder, own)
+    if not _is_old(found) and not disk.exists(HARD_STATE):
+        raise TideError(
+            Code.CORRUPT,
+            f"{folder}/{HARD_STATE} is missing: what this server promised is not known any more."
+            " Restore the file, or have a new member take its place: `tidefs cluster replace`",
+        )
+    return configuration_of(founders or [])
 
 
 def configuration_of(founders: Sequence[ServerPlace]) -> Configuration:
@@ -96,8 +104,8 @@ def _founders_in(
     """None: it was made to join a group. CORRUPT when the file is not what was written."""
     if _JOINING in found:
         return None
-    if _FOUNDERS not in found:
-        return [own]  # made before there were groups
+    if _is_old(found):
+        return [own]
     try:
         rows = [[row["server"], row["host"], row["addresses"]] for row in found[_FOUNDERS]]
         return convert(list[ServerPlace], rows)
@@ -105,6 +113,11 @@ def _founders_in(
         raise TideError(
             Code.CORRUPT, f"{folder}/identity: the list of founders is damaged"
         ) from None
+
+
+def _is_old(found: dict[str, Any]) -> bool:
+    """Made before there were groups: it does not say for which one."""
+    return _JOINING not in found and _FOUNDERS not in found
 
 
 def _ids(founders: Sequence[ServerPlace] | None) -> list[int] | None:

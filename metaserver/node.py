@@ -11,7 +11,6 @@ import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.handshake import Identity
-from ..fs.identity import IDENTITY
 from ..fs.messages.hello import METASERVER
 from ..fs.ports import Ports
 from ..fs.ports.network import Listener
@@ -20,7 +19,7 @@ from .begin import start_driver
 from .config import MetaserverConfig
 from .directory import Directory
 from .driver import Driver
-from .format import format_folder, open_folder
+from .format import open_folder
 from .front import Front
 from .group import Group
 from .member_status import MemberView
@@ -52,8 +51,6 @@ async def run_node(
     that cannot be listened on, DEVICE_ERROR when the disk of the log fails.
     """
     identity = Identity(config.cluster, METASERVER, config.server)
-    if not config.members and not ports.disk.exists(IDENTITY):
-        await format_folder(ports.disk, identity, config.data, [config.own_place])
     founders = await open_folder(ports.disk, identity, config.data, config.own_place)
     recovered = await recover(ports.disk, stores, config.cluster, segment_bytes=config.log_segment)
     driver = await start_driver(config, ports, recovered, founders)

@@ -8,6 +8,7 @@ from tidefs.fs.attributes import Kind
 from tidefs.fs.config import Duration, Size
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.handshake import Identity
+from tidefs.fs.identity import IDENTITY
 from tidefs.fs.limits import GIB, HANDLES_PER_RESERVATION
 from tidefs.fs.messages import chunk, meta
 from tidefs.fs.messages.base import Done
@@ -18,6 +19,7 @@ from tidefs.fs.ports.network_real import RealNetwork
 from tidefs.fs.ports.randomness import RealRandomness
 from tidefs.fs.rpc import Mutation, connect, no_requests
 from tidefs.metaserver.config import MetaserverConfig
+from tidefs.metaserver.format import format_folder
 from tidefs.metaserver.node import run_node
 from tidefs.metaserver.store_memory import MemoryStores
 
@@ -52,6 +54,10 @@ class Metaserver:
         self._stopped = trio.Event()
 
     async def start(self):
+        """Formatted if it is not yet, for a group of one."""
+        if not self.disk.exists(IDENTITY):
+            identity = Identity(CLUSTER, "metaserver", self.config.server)
+            await format_folder(self.disk, identity, "data", self.config.founders("test"))
         await self.nursery.start(self._run)
         return self
 

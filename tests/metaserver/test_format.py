@@ -119,6 +119,14 @@ async def test_a_crash_on_the_way_leaves_it_not_formatted():
     raise AssertionError("it syncs for ever")
 
 
+async def test_a_hard_state_that_is_gone_is_not_made_up():
+    disk = FakeDisk()
+    await format_folder(disk, OURS, "data", FOUNDERS)
+    disk.remove("hard_state")
+    words = await refused(open_folder(disk, OURS, "data", OWN), Code.CORRUPT)
+    assert "data/hard_state is missing" in words
+
+
 @pytest.mark.parametrize("founders", ["7", '[{ server = "x", host = "", addresses = [] }]', "[[]]"])
 async def test_a_damaged_list_is_refused(founders):
     disk = with_identity(OLD + f"founders = {founders}\n")

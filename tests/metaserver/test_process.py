@@ -36,21 +36,15 @@ checkpoint_entries = 300
 
 
 def start(folder, config=CONFIG):
+    """As a process; its folder is formatted when there is none."""
     (folder / "ready").unlink(missing_ok=True)
     (folder / "config.toml").write_text(config.format(folder=folder))
+    command = [sys.executable, "-m", "tidefs.deploy", "metaserver"]
+    command += ["--config", folder / "config.toml"]
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tidefs.deploy",
-                "metaserver",
-                "--config",
-                folder / "config.toml",
-            ],
-            stdout=log,
-            stderr=log,
-        )
+        if not (folder / "data").exists():
+            subprocess.run([*command, "--format"], stdout=log, stderr=log, check=False)
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 @contextmanager
