@@ -85,6 +85,18 @@ async def test_what_is_sent_together_arrives_in_order(tmp_path):
     assert [message.round for message in two.messages()] == list(range(50))
 
 
+async def test_what_is_sent_together_shares_a_system_call(tmp_path, monkeypatch):
+    one, two = members_of(tmp_path, 2)
+    async with living(one, two):
+        await connected(one, two)
+        stream = one.group._links[2].peer._stream
+        real, counted = stream.send_nowait, []
+        monkeypatch.setattr(stream, "send_nowait", lambda out: counted.append(1) or real(out))
+        one.group.send([Envelope(1, 2, Heartbeat(1, 0, n)) for n in range(5)])
+        assert len(counted) == 1, "and it has left before anything else is done"
+        await until(lambda: len(two.heard) == 5)
+
+
 async def test_sending_to_who_is_not_there_drops(tmp_path):
     one, two, three = members_of(tmp_path, 3)
     async with living(one, two):
@@ -341,6 +353,7 @@ async def test_who_has_not_greeted_is_not_believed(tmp_path, caplog):
             no_requests,
             one.nursery,
         )
+        await greeted_by(one, Identity("sea", "metaserver", 2), run=1)
         peer.tell(PULSE)
         peer.tell(PULSE)
         await peer.call(Greet(1))

@@ -303,16 +303,25 @@ async def test_a_leader_without_a_checkpoint_that_helps_says_so_once(tmp_path, c
     assert len([text for text in warnings(caplog) if "no good checkpoint" in text]) == 1
 
 
-async def test_a_newer_checkpoint_does_not_disturb_a_transfer(pair):
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_a_newer_checkpoint_does_not_disturb_a_transfer(pair, breaks):
     halfway = trio.Event()
-    pair.on_take = lambda incoming: len(pair.taken) == 10 and halfway.set()
+
+    def on_take(incoming):
+        if len(pair.taken) == 10:
+            halfway.set()
+            if breaks:
+                incoming.peer.close("the cable is cut")
+
+    pair.on_take = on_take
     async with pair.living(), pair.sending():
         await halfway.wait()
         for index in (130, 140, 150):
             await pair.make_checkpoint(b"z" * 3000, index=index)
         assert "checkpoints/00000000000000000120/state" not in pair.leader_disk.files
         await installed(pair)
-    assert pair.taken == list(range(0, len(STATE), PIECE))
+    if not breaks:
+        assert pair.taken == list(range(0, len(STATE), PIECE))
 
 
 async def test_when_the_log_left_it_behind_the_newer_one_is_sent(pair):
