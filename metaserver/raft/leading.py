@@ -69,6 +69,13 @@ class Leading:
             if peer not in self._followers:
                 self._followers[peer] = Follower(self._log, now_ns)
 
+    def rolled_back(self) -> None:
+        """Records that had been sent to nobody are forgotten, a configuration perhaps."""
+        for server in [one for one in self._followers if one not in self._membership.peers]:
+            del self._followers[server]
+        for follower in self._followers.values():
+            follower.rolled_back()
+
     def drop_departed(self, commit_index: int) -> None:
         """The configuration is committed. Who is not in it hears so, once, and no more."""
         for server in [one for one in self._followers if one not in self._membership.peers]:
@@ -203,6 +210,8 @@ class Leading:
         log, sole = self._log, self._membership.is_sole
         last_index = log.stable_index if sole else log.last_index
         for server, follower in self._followers.items():
+            if follower.has_all(last_index):
+                continue
             for append in follower.appends(self._term, commit_index, last_index, self._rounds.last):
                 self._emit(server, append)
 
@@ -221,6 +230,8 @@ class Leading:
 
     def serve_reads(self, now_ns: int, commit_index: int) -> Iterator[Answer]:
         """Those that may be answered without another round. Own records are committed."""
+        if not self._reads.has_new:
+            return
         # Who is a majority on its own leads as long as it does not give it away, lease or not.
         if self._membership.is_sole or now_ns < self.lease_until_ns(committed_own=True):
             for asker in self._reads.take_all():

@@ -12,13 +12,11 @@ class LogView:
     def __init__(self, terms: Terms) -> None:
         """Of a log with these terms, all of it on the disk."""
         self.terms = terms.copy()
+        self.last_index = terms.last_index
+        """As ``terms`` has it: it is asked for more often than anything else."""
         self.stable_index = terms.last_index
         self.unstable: list[Record] = []
-        """Records ``stable_index + 1`` to ``terms.last_index``, without a hole."""
-
-    @property
-    def last_index(self) -> int:
-        return self.terms.last_index
+        """Records ``stable_index + 1`` to ``last_index``, without a hole."""
 
     @property
     def last_term(self) -> int:
@@ -29,17 +27,19 @@ class LogView:
         if not records:
             return
         first, last = records[0], records[-1]
-        assert first.index == self.terms.last_index + 1, (first.index, self.terms.last_index)
+        assert first.index == self.last_index + 1, (first.index, self.last_index)
         if first.term == last.term:  # terms never fall, so all of them are of this one
             self.terms.append(first.term, len(records))
         else:
             for record in records:
                 self.terms.append(record.term)
+        self.last_index = last.index
         self.unstable.extend(records)
 
     def truncate_from(self, index: int) -> None:
         """The record at ``index`` and all behind it are not in the log any more."""
         self.terms.drop_from(index)
+        self.last_index = index - 1
         del self.unstable[max(0, index - self.stable_index - 1) :]
         self.stable_index = min(self.stable_index, index - 1)
 
@@ -63,7 +63,7 @@ class LogView:
         """A snapshot that ends with this record took the place of all there was."""
         self.terms = Terms(index + 1, term)
         self.unstable.clear()
-        self.stable_index = index
+        self.last_index = self.stable_index = index
 
     def up_to_date(self, last_index: int, last_term: int) -> bool:
         """Whether a log that ends so is at least as up-to-date as this one (Raft 5.4.1)."""

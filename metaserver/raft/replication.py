@@ -81,6 +81,10 @@ class Follower:
 
     # --- sending -------------------------------------------------------------------------------
 
+    def has_all(self, last_index: int) -> bool:
+        """Whether there is nothing to send to it: the short way out of ``appends``."""
+        return self.next_index > last_index and self._flow is Flow.REPLICATE
+
     def appends(
         self, term: int, commit_index: int, last_index: int, round_: int
     ) -> Iterator[Append]:
@@ -179,6 +183,11 @@ class Follower:
                 self._probing = False
         elif reply.round >= self._checked_round and self.match_index + 1 < self._checked_next:
             self._probe(min(common_index + 1, self._checked_next))
+
+    def rolled_back(self) -> None:
+        """The leader forgot records that it had sent to nobody."""
+        self.next_index = min(self.next_index, self._log.last_index + 1)
+        self._trial_index = None
 
     def check_invariants(self) -> None:
         """What is written at the fields."""

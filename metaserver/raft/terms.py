@@ -91,4 +91,6 @@ class Terms:
         return twin
 
     def _run_of(self, index: int) -> int:
+        if index >= self._runs[-1].first_index:  # nearly always
+            return len(self._runs) - 1
         return bisect_right(self._runs, index, key=lambda run: run.first_index) - 1
