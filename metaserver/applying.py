@@ -68,6 +68,7 @@ class Applier:
         records = self._tail.get(first, last) or await self._log.read(first, last)
         for record in records:
             self._apply(record)
+        self.applied_count += len(records)
 
     def _apply(self, record: Record) -> None:
         # From the bytes, as at a replay: what was logged is what is applied.

@@ -49,6 +49,11 @@ class Driver(Loop):
         return self._applier.state
 
     @property
+    def applied_count(self) -> int:
+        """Entries that were applied since the start."""
+        return self._applier.applied_count
+
+    @property
     def store(self) -> Store:
         """That of the state."""
         return self._applier.store

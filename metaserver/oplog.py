@@ -219,26 +219,37 @@ class Log:
 
     async def _write(self, records: Sequence[Record], synced_index: int) -> None:
         segment = self._segments[-1]
-        begin = segment.end
+        begin, done = segment.end, 0
         buffers: list[Buffer] = []
-        for record in records:
+        for at, record in enumerate(records):
             length = record_bytes(record.body)
             if segment.end + length > self._segment_bytes or not segment.may_grow:
                 # A later segment says that all before it is durable: so it must be.
-                if buffers:
-                    segment.file.write(begin, buffers)
+                self._put(segment, begin, buffers, records[done:at])
                 await segment.file.sync()
                 self.syncs += 1
                 synced_index = record.index - 1
                 segment = await self._add_segment(record.index)
-                begin, buffers = segment.end, []
-            buffers.extend(pack_record(record, synced_index, segment.salt, segment.end))
+                begin, done, buffers = segment.end, at, []
+            buffers += pack_record(record, synced_index, segment.salt, segment.end)
             segment.add(length)
-            self.terms.append(record.term)
-            if record.kind is Kind.MEMBERS:
-                self._members.append((record.index, record.body))
-        if buffers:
-            segment.file.write(begin, buffers)
+        self._put(segment, begin, buffers, records[done:])
+
+    def _put(
+        self, segment: Segment, begin: int, buffers: list[Buffer], records: Sequence[Record]
+    ) -> None:
+        """Write these records, which are packed in ``buffers``, into the page cache."""
+        if not records:
+            return
+        if records[0].term == records[-1].term:  # terms never fall, so all of them are of this one
+            self.terms.append(records[0].term, len(records))
+        else:
+            for record in records:
+                self.terms.append(record.term)
+        self._members += [
+            (record.index, record.body) for record in records if record.kind is Kind.MEMBERS
+        ]
+        segment.file.write(begin, buffers)
 
     async def _add_segment(self, first_index: int) -> Segment:
         """A new last segment; its name is durable, and so is all that was before."""

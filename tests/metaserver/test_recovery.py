@@ -58,7 +58,7 @@ class Server:
         founders = configuration_of([config.own_place])
         self.driver = await start_driver(config, ports, found, founders)
         self.driver.space = None
-        self.upkeep = Upkeep(found, self.driver, self.every)
+        self.upkeep = Upkeep(found, self.driver, FakeClock(), self.every)
         self._scope = trio.CancelScope()
         nursery.start_soon(self._run)
         await self.driver.wait_leading()
