@@ -80,7 +80,6 @@ class Applier:
         if applied.effects:
             self.on_effects(record.term, applied.effects)
         self.answer(record.index, applied.reply)
-        self.applied_count += 1
         self._uncommitted += 1
         if self._uncommitted >= COMMIT_ENTRIES:
             self.commit()

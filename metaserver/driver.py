@@ -59,11 +59,6 @@ class Driver(Loop):
         return self._applier.store
 
     @property
-    def applied_count(self) -> int:
-        """How many entries were applied since the start."""
-        return self._applier.applied_count
-
-    @property
     def send(self) -> Callable[[Sequence[Envelope]], None]:
         """Gets the messages for other members, Appends with their records. Must not block."""
         return self._feeder.send
