@@ -11,6 +11,7 @@ import logging
 from typing import NamedTuple
 
 import msgspec
+import trio
 import xxhash
 
 from ..fs.codec import checksum, decode, pack
@@ -65,6 +66,8 @@ class Checkpoints:
     def __init__(self, disk: Disk, cluster: str) -> None:
         self._disk = disk
         self._cluster = cluster
+        self._working = trio.Lock()
+        """Held while one is put together: that is always done in the same place."""
 
     async def found(self) -> list[Checkpoint]:
         """Those with a good manifest, the newest first; the others are named in the log."""
@@ -117,6 +120,16 @@ class Checkpoints:
         On stable storage when this returns. The answer is the index from whose next record on the
         log is still needed. TideError: there is no new one, and all is as before.
         """
+        try:
+            self._working.acquire_nowait()
+        except trio.WouldBlock:
+            raise TideError(Code.BUSY, "the leader's is being put in place") from None
+        try:
+            return await self._make(store, index, term)
+        finally:
+            self._working.release()
+
+    async def _make(self, store: Store, index: int, term: int) -> int:
         self._begin_new()
         try:
             # Nothing is waited for before the copy is begun: it is of this very moment.
@@ -140,15 +153,16 @@ class Checkpoints:
 
         It is to be installed: see ``Driver.install``; or, after a crash, recovery does it.
         """
-        self._begin_new()
-        self._disk.rename(path, f"{_NEW}/{_STATE}")
-        file = self._disk.open(f"{_NEW}/{_STATE}")
-        try:
-            await file.sync()
-        finally:
-            file.close()
         manifest = Manifest(_FORMAT, self._cluster, index, term, length, checksum, received=True)
-        return Checkpoint(await self._finish_new(manifest), manifest)
+        async with self._working:
+            self._begin_new()
+            self._disk.rename(path, f"{_NEW}/{_STATE}")
+            file = self._disk.open(f"{_NEW}/{_STATE}")
+            try:
+                await file.sync()
+            finally:
+                file.close()
+            return Checkpoint(await self._finish_new(manifest), manifest)
 
     async def settle(
         self, checkpoint: Checkpoint, index: int, term: int, *, received: bool

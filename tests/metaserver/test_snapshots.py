@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from functools import partial
 
 import pytest
 import trio
@@ -393,6 +394,43 @@ async def test_a_full_disk_refuses_and_harms_nothing(pair, caplog):
         pair.disk.capacity_bytes = 1 << 30
         await installed(pair)
     assert len([text for text in warnings(caplog) if "no snapshot for" in text]) == 1
+
+
+class SlowStore(FakeStore):
+    """A store whose copy is begun at once, and ends when ``gate`` opens."""
+
+    def __init__(self, disk, content):
+        super().__init__(disk, content)
+        self.gate = trio.Event()
+
+    async def copy_to(self, path):
+        await super().copy_to(path)
+        await self.gate.wait()
+
+
+async def test_a_checkpoint_of_its_own_and_one_that_came_do_not_mix(nursery):
+    disk = FakeDisk()
+    checkpoints = Checkpoints(disk, CLUSTER)
+    file = disk.open("came", create=True)
+    file.write(0, [STATE])
+    store = SlowStore(disk, b"own")
+    nursery.start_soon(checkpoints.make, store, 100, 6)
+    await trio.testing.wait_all_tasks_blocked()
+    came = {"index": 120, "term": 7, "length": len(STATE), "checksum": checksum(STATE)}
+    nursery.start_soon(partial(checkpoints.adopt, "came", **came))
+    await trio.testing.wait_all_tasks_blocked()
+    store.gate.set()
+    await until(lambda: not disk.exists("came"))
+    with pytest.raises(TideError) as caught:
+        await checkpoints.make(store, 121, 7)
+    assert caught.value.code is Code.BUSY
+    await trio.testing.wait_all_tasks_blocked()
+    newer, older = await checkpoints.found()
+    assert [newer.manifest.index, older.manifest.index] == [120, 100]
+    assert await content(disk, newer) == STATE
+    assert await content(disk, older) == b"own"
+    for checkpoint in (newer, older):
+        await checkpoints.verify(checkpoint)
 
 
 # --- who may send one, and what ---------------------------------------------------------------
