@@ -172,7 +172,7 @@ class Caretaker:
         try:
             await leader.driver.confirm()
         except TideError as error:
-            log.info("nothing is deleted for now: %s", error)
+            log.info("no garbage is looked for at the moment: %s", error)
             return
         known = Known(
             leader.servers,

@@ -79,7 +79,7 @@ class Front:
             return own(incoming)
         term = self._term
         if term is not None:
-            if self._driver.lease_holds():
+            if term.leader.is_sure():
                 later = term.service.handle(incoming)
                 return None if later is None else term.during(later)
             return term.during(self._handle_confirmed(term, incoming))
@@ -140,7 +140,7 @@ class Front:
 
     async def _handle_confirmed(self, term: Term, incoming: Incoming) -> None:
         await self._driver.confirm()
-        if self._term is not term:
+        if self._term is not term or self._driver.term != term.number:
             raise self._not_leader()
         later = term.service.handle(incoming)
         if later is not None:

@@ -117,6 +117,10 @@ class Leader:
             nursery.start_soon(self._keep_listening)
             nursery.start_soon(self._settle_in_time)
 
+    def is_sure(self) -> bool:
+        """Whether nobody else can lead at the moment, and this term is the one that is led."""
+        return self.driver.term == self.term and self.driver.lease_holds()
+
     def now_ns(self) -> int:
         return self.ports.clock.monotonic_ns()
 
@@ -160,7 +164,7 @@ class Leader:
         Only while it is sure that nobody else leads; the caretaker finds what stays behind.
         """
         peer = self.links.get(server)
-        if peer is None or not self.driver.lease_holds():
+        if peer is None or not self.is_sure():
             return
 
         def done(outcome: Message | TideError, payload: memoryview) -> None:

@@ -54,13 +54,14 @@ async def run_node(
     founders = await open_folder(ports.disk, identity, config.data, config.own_place)
     recovered = await recover(ports.disk, stores, config.cluster, segment_bytes=config.log_segment)
     driver = await start_driver(config, ports, recovered, founders)
+    receiver = SnapshotReceiver(ports.disk, recovered.checkpoints, driver)
     listeners: list[Listener] = []
     try:
         _check_cluster(config, driver)
         for address in config.listen:
             listeners.append(await ports.network.listen(address))
         async with trio.open_nursery() as nursery:
-            node = _Node(config, ports, identity, recovered, driver, listeners, pid, nursery)
+            node = _Node(config, ports, recovered, driver, receiver, listeners, pid, nursery)
             await node.start(listeners)
             await node.wait_if_alone()
             log.info("listening on %s", ", ".join(node.addresses))
@@ -68,6 +69,7 @@ async def run_node(
     finally:
         for listener in listeners:
             listener.close()
+        receiver.close()
         driver.close()
 
 
@@ -88,9 +90,9 @@ class _Node:
         self,
         config: MetaserverConfig,
         ports: Ports,
-        identity: Identity,
         recovered: Recovered,
         driver: Driver,
+        receiver: SnapshotReceiver,
         listeners: Sequence[Listener],
         pid: int,
         nursery: trio.Nursery,
@@ -98,13 +100,13 @@ class _Node:
         self.addresses = [listener.address for listener in listeners]
         self._config = config
         self._ports = ports
-        self._identity = identity
+        self._identity = Identity(config.cluster, METASERVER, config.server)
         self._driver = driver
+        self._receiver = receiver
         self._nursery = nursery
         directory = Directory(config.server, config.host, config.places)
-        self._group = Group(ports, identity, directory, nursery)
+        self._group = Group(ports, self._identity, directory, nursery)
         self._upkeep = Upkeep(recovered, driver, ports.clock, config.checkpoint_entries)
-        self._receiver = SnapshotReceiver(ports.disk, recovered.checkpoints, driver)
         self._sender = SnapshotSender(
             ports,
             self._group,
@@ -115,7 +117,7 @@ class _Node:
         self._view = MemberView(
             config, driver, self._upkeep, self._sender, ports.clock, self.addresses, pid
         )
-        self._front = Front(driver, self._group, self._receiver, self._view)
+        self._front = Front(driver, self._group, receiver, self._view)
         self._group.deliver = driver.deliver
         self._group.learn(driver.core.configuration)
         driver.send = self._send
@@ -128,7 +130,6 @@ class _Node:
             self._upkeep.run,
             self._sender.run,  # also before a term is led: it may take a snapshot to commit
             self._keep_leading,
-            self._keep_receiver,
         ):
             self._nursery.start_soon(task)
         for listener in listeners:
@@ -153,12 +154,6 @@ class _Node:
         # Who is a member is decided by consensus; whom it sends to must be connected.
         self._group.learn(self._driver.core.configuration)
         self._group.send(envelopes)
-
-    async def _keep_receiver(self) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            self._receiver.close()
 
     async def _keep_leading(self) -> None:
         while True:
