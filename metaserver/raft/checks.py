@@ -13,6 +13,7 @@ from ...fs.messages.raft import (
     RaftMessage,
     ReadIndex,
     RequestVote,
+    VoteReply,
 )
 from .contract import TERM_MAX, Envelope, Kind, Record
 from .log_view import LogView
@@ -27,7 +28,9 @@ def check_envelope(envelope: Envelope, server: int) -> None:
         raise _invalid(f"two members have the id {server:016x}; one of them must not run")
     if sender <= 0:
         raise _malformed(f"{sender} is not the id of a member")
-    if not 0 < message.term <= TERM_MAX:
+    # Who has never seen an election may refuse a pre-vote.
+    least_term = 0 if isinstance(message, VoteReply) else 1
+    if not least_term <= message.term <= TERM_MAX:
         raise _malformed(f"{sender:016x} speaks of term {message.term}, from 1 to {TERM_MAX} are")
     if isinstance(message, Append):
         _check_append(sender, message, records)

@@ -319,3 +319,15 @@ def test_who_does_not_lead_names_the_leader():
     with pytest.raises(TideError, match="1") as caught:
         world[2].propose(b"x")
     assert caught.value.code is Code.NOT_LEADER
+
+
+def test_before_the_first_term_a_refusal_is_a_refusal():
+    """9.6: who has just started refuses a pre-vote; its term is 0 then, and nothing is wrong."""
+    world = World().start()
+    world[2].crash()
+    impatient(world, 1)
+    world[2].start()
+    world.deliver_all(1, 2)
+    (reply,) = said(world, 2, 1, VoteReply)
+    assert reply == VoteReply(0, True, False)
+    assert world[1].step(Envelope(2, 1, reply)) is None
