@@ -14,10 +14,12 @@ and then:
     start [a ...]               all, or these
     tick a                      time goes on until it loses patience, and it alone is told
     wait 300ms                  time goes by and members tick; nothing is delivered
-    run 300ms                   the same, and each message arrives after 1 ms
+    pause 300ms                 nobody ticks
+    run 300ms                   time goes by, members tick, and each message arrives after 1 ms
     deliver a->b [2]            what is on its way between them, or the first so many
     settle                      deliver until nothing is on its way; no time goes by
     flying                      what is on its way
+    say a->b has 3               an answer that a might give
     drop a->b [2]   double a->b   late a->b     lost; a copy of each; put behind the others
     cut a->b   isolate a   part a b | c d   heal     links
     propose a x y   transfer a b   change a b c [+ d]     asked of a
@@ -34,9 +36,11 @@ and then:
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from tidefs.fs.errors import TideError
+from tidefs.fs.messages.raft import AppendReply
 from tidefs.metaserver.raft.contract import Envelope, HardState, Ready, Record, Role
 
 from . import words
@@ -45,6 +49,7 @@ from .harness import MS, Server, World, founding
 from .monitor import Monitor, Seen
 
 FIRST_NAMED = 1
+APPLIES = " applies "
 
 
 class TracingMonitor(Monitor):
@@ -83,7 +88,7 @@ class TracingMonitor(Monitor):
         super().writing(server, records)
 
     def applied(self, server: Server, record: Record) -> None:
-        self._say(f"{self._name(server.server)} applies {words.record(record, self._name)}")
+        self._say(f"{self._name(server.server)}{APPLIES}{words.record(record, self._name)}")
         super().applied(server, record)
 
     def abandoned(self, server: Server, ready: Ready) -> None:
@@ -131,7 +136,7 @@ class Script:
             method(*arguments)
         except TideError as error:
             self.lines.append(f"refused: {error}")
-        return list(self.lines)
+        return list(_joined(self.lines))
 
     # --- before the start
 
@@ -150,7 +155,7 @@ class Script:
     def do_log(self, name: str, *terms: str) -> None:
         server = self._server(name)
         numbered = list(enumerate((int(term) for term in terms), 1))
-        made = [Record(term, index, f"{index}.{term}".encode()) for index, term in numbered]
+        made = [Record(term, index, b"") for index, term in numbered]
         server.disk.hard_state = HardState(made[-1].term, 0)
         server.disk.write(made)
         self.monitor.persisted(server, made)
@@ -167,13 +172,28 @@ class Script:
 
     def do_tick(self, name: str) -> None:
         server = self._server(name)
+        self._due(server)
+        if server.running.role is Role.FOLLOWER:
+            self._due(server)  # it found itself late, and gave the leader another moment
+
+    def _due(self, server: Server) -> None:
         due_ns = self.world.due_ns(server)
-        assert due_ns is not None, f"{name} waits for nothing"
+        assert due_ns is not None, f"{server.server} waits for nothing"
         self.world.now_ns = max(self.world.now_ns, due_ns)
         server.tick()
 
+    def do_say(self, link: str, *message: str) -> None:
+        sender, receiver = self._link(link)
+        term = self.world[sender].disk.hard_state.term
+        assert message[0] == "has"
+        said = AppendReply(term, True, int(message[1]), 0, 0)
+        self.world[receiver].step(Envelope(sender, receiver, said))
+
     def do_wait(self, duration: str) -> None:
         self.world.wait(_ns(duration))
+
+    def do_pause(self, duration: str) -> None:
+        self.world.now_ns += _ns(duration)
 
     def do_run(self, duration: str) -> None:
         self.world.run(_ns(duration))
@@ -290,21 +310,22 @@ class Script:
             )
 
     def do_state(self, *names: str) -> None:
+        shown: dict[str, str] = {}
         for server in self._servers(names):
-            self.lines.append(self._state(server))
+            log = words.records(server.disk.records, self.name)
+            first = server.disk.first_index
+            log = log if first == 1 else f"from {first}: {log}"
+            same = shown.setdefault(log, self.name(server.server))
+            if same != self.name(server.server):
+                log = f"the log of {same}"
+            self.lines.append(f"{self._role(server)}: {log}")
 
-    def _state(self, server: Server) -> str:
-        log = words.records(server.disk.records, self.name)
-        if server.disk.checkpoint.index:
-            log = f"checkpoint {server.disk.checkpoint.index}, {log}"
-        if server.core is None:
-            return f"{self.name(server.server)} is down: {log}"
-        core = server.core
+    def _role(self, server: Server) -> str:
+        core, name = server.core, self.name(server.server)
+        if core is None:
+            return f"{name} is down"
         led = f" of {self.name(core.leader)}" if core.leader not in (0, server.server) else ""
-        return (
-            f"{self.name(server.server)} is {core.role.value}{led} in term {core.term},"
-            f" commit {core.commit_index}: {log}"
-        )
+        return f"{name} is {core.role.value}{led} in term {core.term}, commit {core.commit_index}"
 
     def _server(self, name: str) -> Server:
         assert name in self.names, f"there is no member {name}"
@@ -316,6 +337,17 @@ class Script:
     def _link(self, link: str) -> tuple[int, int]:
         sender, _, receiver = link.partition("->")
         return self.names[sender], self.names[receiver]
+
+
+def _joined(lines: Sequence[str]) -> Iterator[str]:
+    """What one member applies in a row becomes one line."""
+    for who, group in groupby(lines, lambda line: line.partition(APPLIES)[:2]):
+        said = list(group)
+        if not who[1]:
+            yield from said
+            continue
+        first, last = (line.partition(APPLIES)[2] for line in (said[0], said[-1]))
+        yield f"{who[0]}{APPLIES}{first}" + ("" if first == last else f" ... {last}")
 
 
 def _ns(duration: str) -> int:
