@@ -4,7 +4,6 @@ Whoever answers from the state has just proved that nobody else leads (a lease, 
 heartbeats), so no reply is ever of the past.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
@@ -38,8 +37,6 @@ from .term import Term
 
 SOON_MS = 20
 """When to ask again: a leader is being elected, or has just been."""
-
-log = logging.getLogger(__name__)
 
 Answering = Awaitable[None] | None
 
@@ -100,14 +97,12 @@ class Front:
 
     async def follow(self) -> None:
         """The term is over: who was served is to look for the next leader."""
-        term, self._term = self._term, None
+        self._term = None
         while self._handing_over:
             await self._handed_over.wait()
-        error = self._not_leader()
+        reason = self._not_leader().detail
         for peer in [*self._peers]:
-            peer.close(error.detail)
-        if term is not None:
-            log.info("term %d is over: %s", term.number, error.detail)
+            peer.close(reason)
 
     def opened(self, peer: Peer) -> None:
         """Take note of a connection. Called by the RPC shell."""

@@ -81,16 +81,16 @@ class MemberView:
             "raft_leads": core.role is Role.LEADER,
             "raft_commit_index": core.commit_index,
             "raft_applied_index": totals.applied_index,
-            "raft_elections": core.elections,
+            "raft_elections_total": core.elections,
             "raft_lag_max": max(behind, default=0),
             "log_first_index": self._driver.oplog.first_index,
             "log_last_index": self._driver.oplog.last_index,
-            "log_syncs": self._driver.oplog.syncs,
-            "entries_applied": self._driver.applied_count,
+            "log_syncs_total": self._driver.oplog.syncs,
+            "entries_applied_total": self._driver.applied_count,
             "checkpoint_index": self._upkeep.checkpoint_index,
             "checkpoint_age_s": age_ns // 10**9 if self._upkeep.checkpoint_ns else -1,
-            "snapshots_sent": self._sender.sent_count,
-            "snapshots_installed": self._upkeep.installed_count,
+            "snapshots_sent_total": self._sender.sent_count,
+            "snapshots_installed_total": self._upkeep.installed_count,
         }
         return Metrics([(name, float(value)) for name, value in values.items()])
 
