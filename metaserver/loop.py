@@ -279,7 +279,7 @@ class Loop:
         """Between two Readies."""
         state = State(store.kv)
         index, term = state.totals.applied_index, state.totals.applied_term
-        if index <= self._core.commit_index:
+        if not self._core.wants_snapshot(index, term):
             store.close()
             await self._checkpoints.settle(checkpoint, index, term, received=False)
         else:

@@ -237,9 +237,15 @@ class Core(Protocol):
         ``Ready.reads`` has the answer. Followers ask the leader."""
         ...
 
+    def wants_snapshot(self, index: int, term: int) -> bool:
+        """Whether a snapshot that ends with this record has what this member lacks. If its log has
+        that very record it must not be replaced: what is behind it may have been promised (Raft
+        section 7)."""
+        ...
+
     def restored(self, index: int, term: int, configuration: Configuration, now_ns: int) -> None:
-        """A snapshot took the place of state and log; it ends with the record of that index and
-        term. Only while no Ready is out."""
+        """A snapshot, which was wanted, took the place of state and log; it ends with the record of
+        that index and term. Only while no Ready is out."""
         ...
 
     def dropped_prefix(self, first_index: int) -> None:

@@ -156,10 +156,13 @@ class Member(VotingMember, Core):
         self._commit(message.commit_index)
         self._send(sender, HeartbeatReply(self.term, message.round, self._log.last_index))
 
+    def wants_snapshot(self, index: int, term: int) -> bool:
+        return index > self._commit_index and self._log.terms.at(index) != term
+
     def restored(self, index: int, term: int, configuration: Configuration, now_ns: int) -> None:
         assert self._ready is None, "only while no Ready is out"
         assert self._leading is None, "a leader has all that is committed"
-        assert index > self._commit_index, (index, self._commit_index)
+        assert self.wants_snapshot(index, term), (index, term, self._commit_index)
         self._now_ns = now_ns
         if term > self.term:
             self._adopt(term)
