@@ -27,6 +27,7 @@ from tidefs.fs.messages.raft import Configuration, GetMember, MemberStatus
 from tidefs.fs.ports import Ports
 from tidefs.fs.ports.clock import RealClock
 from tidefs.fs.ports.disk_real import RealDisk
+from tidefs.fs.ports.network import Listener
 from tidefs.fs.ports.network_real import RealNetwork
 from tidefs.fs.ports.randomness import RealRandomness
 from tidefs.fs.rpc import Incoming, Peer, connect, no_requests, serve
@@ -93,8 +94,14 @@ class Metaserver:
         self.complete: set[int] = set()
         self.bad: list[ReportBad] = []
         self.news = trio.Event()
+        self.server = 1
         self.term = 1
         self.leads = True
+        self.claimed: int | None = None
+        """The term that it tells who asks, when that is another one."""
+        self.asked = 0
+        self.asker: Peer | None = None
+        self.on_register: Callable[[Peer], None] = lambda peer: None
 
     def handle(self, incoming: Incoming) -> None:
         request = incoming.request
@@ -108,6 +115,7 @@ class Metaserver:
             self.reports[server] = {}
             self.complete.discard(server)
             incoming.reply(Registered(50, self.term))
+            self.on_register(incoming.peer)
         else:
             if isinstance(request, ReportChunks):
                 self.reports[server].update({chunk.handle: chunk for chunk in request.chunks})
@@ -122,11 +130,14 @@ class Metaserver:
         self.news = trio.Event()
 
     def status(self, incoming: Incoming) -> MemberStatus:
-        """Answers for all members at once; ``leads`` False: it is another one's turn."""
+        self.asked += 1
+        self.asker = incoming.peer
         nobody = Configuration([], [], [], [], [])
-        role, leader = ("leader", 1) if self.leads else ("follower", 0)
-        numbers = (self.term, leader, 0, 0, 0, 0, 0, 0, 0)
-        return MemberStatus(CLUSTER, 1, "here", 1, role, *numbers, configuration=nobody, lag=[])
+        role, leader = ("leader", self.server) if self.leads else ("follower", 0)
+        numbers = (self.claimed or self.term, leader, 0, 0, 0, 0, 0, 0, 0)
+        return MemberStatus(
+            CLUSTER, self.server, "", 1, role, *numbers, configuration=nobody, lag=[]
+        )
 
     async def until(self, condition: Callable[[], object]) -> None:
         while not condition():
@@ -143,25 +154,29 @@ class House:
         self.metaservers = [f"unix:{folder}/meta.sock"]
         self.ports = Ports(RealClock(), RealRandomness(), RealDisk(str(folder)), RealNetwork())
         self.servers: list[Server] = []
+        self.listeners: list[Listener] = []
 
     async def open(self, count: int) -> None:
-        listener = await self.ports.network.listen(self.metaservers[0])
-        self.listener = listener
-        identity = Identity(CLUSTER, METASERVER, 1)
-        self.nursery.start_soon(
-            serve, self.ports, listener, identity, self.metaserver.handle, self.nursery
-        )
+        await self.listen(self.metaserver, self.metaservers[0])
         for _ in range(count):
             await self.add()
         await self.metaserver.until(lambda: len(self.metaserver.complete) == count)
+
+    async def listen(self, metaserver: Metaserver, address: str) -> None:
+        listener = await self.ports.network.listen(address)
+        self.listeners.append(listener)
+        identity = Identity(CLUSTER, METASERVER, metaserver.server)
+        self.nursery.start_soon(
+            serve, self.ports, listener, identity, metaserver.handle, self.nursery
+        )
 
     async def add(self) -> None:
         server = Server(self, len(self.servers))
         self.servers.append(server)
         await server.start()
 
-    async def client(self, server: Server) -> Peer:
-        hello = Identity(CLUSTER, CLIENT, 0).hello()
+    async def client(self, server: Server, role: str = CLIENT) -> Peer:
+        hello = Identity(CLUSTER, role, 0 if role == CLIENT else 9).hello()
         return await connect(self.ports, server.address, hello, no_requests, self.nursery)
 
 
@@ -174,7 +189,8 @@ def open_house(tmp_path: Path) -> Callable[[int], object]:
             await house.open(count)
             yield house
             nursery.cancel_scope.cancel()
-        house.listener.close()
+        for listener in house.listeners:
+            listener.close()
 
     return opened
 
