@@ -45,6 +45,7 @@ async def member(tmp_path, nursery):
     member.leader = TestMember(LEADER, places[0].addresses[0], places, cluster=CLUSTER)
     async with member.leader.living():
         await until(lambda: MEMBER in member.leader.group.connected())
+        await until(lambda: LEADER in member.group.connected())
         await append(member, noop(1), noop(2))
         yield member
         await still_well(member)
