@@ -21,8 +21,8 @@ class MemberReport(msgspec.Struct):
     """One member; numbers are 0, and texts empty, when it did not answer.
 
     ``role`` as in raft/contract.py: Role, or ``joining``, ``removed``, ``down``; ``vote``: whether
-    it is a voter of the group. Indexes count records of the log; ``lag`` is how many the leader has that
-    this one has not. ``silent_ms``: since the leader heard from it, -1: never.
+    it is a voter of the group. Indexes count records of the log; ``lag`` is how many the leader
+    has that this one has not. ``silent_ms``: since the leader heard from it, -1: never.
     """
 
     id: str

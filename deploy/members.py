@@ -221,8 +221,6 @@ async def leader_status(lookout: Lookout) -> tuple[Status | TideError, View]:
     """The cluster as its leader sees it, or why there is no answer; and the members."""
     view = await lookout.look()
     try:
-        if view.leader is None and view.members and "GetMember" in view.members[0].why:
-            return await lookout.asker.ask(view.members[0].addresses, GetStatus()), view  # INTERIM
         if view.leader is None:
             if view.configuration is None:
                 return no_leader(view), view

@@ -109,8 +109,9 @@ def _tell(cluster: Cluster, started: Started) -> None:
     click.echo(f"{cluster.folder}: {what}")
     names = started.names
     click.echo(f"started {', '.join(names)}" if names else "everything was running already")
+    leader = _leader(cluster)
     if len(metaservers) > 1:
-        click.echo(_leader(cluster))
+        click.echo(leader)
     for trouble in started.troubles.values():
         say(f"tidefs: {trouble.message}")
     for member in metaservers:

@@ -153,9 +153,10 @@ def tidefs_command():
 def make_cluster(stage):
     """Start clusters: ``make_cluster(chunkservers=3, replicas=3)`` gives a LiveCluster."""
 
-    def make(name="cluster", chunkservers=1, replicas=1):
+    def make(name="cluster", chunkservers=1, replicas=1, metaservers=1):
         cluster = LiveCluster(stage / name)
-        cluster.up("--chunkservers", chunkservers, "--replicas", replicas)
+        shape = ["--chunkservers", chunkservers, "--replicas", replicas]
+        cluster.up("--metaservers", metaservers, *shape)
         return cluster
 
     return make
