@@ -54,8 +54,6 @@ class Watch:
 
     async def run(self) -> None:
         """Until it is closed, here or elsewhere."""
-        if not self._leader.term:
-            return
         peer = self._leader.peer
         refreshed_ns = self._clock.monotonic_ns()
         while not peer.closed:

@@ -9,9 +9,9 @@ import trio
 from .errors import Code, TideError
 from .handshake import Identity
 from .limits import MEMBER_CONNECT_TIMEOUT_MS
-from .members import LEADER, Contact, Members
+from .members import Contact, Members
 from .messages.hello import ANY_CLUSTER, METASERVER
-from .messages.raft import Configuration, GetMember, MemberStatus
+from .messages.raft import GetMember, MemberStatus
 from .ports import Ports
 from .rpc import Handler, Peer, connect
 
@@ -67,8 +67,6 @@ class MemberLinks:
         try:
             status = await peer.call(GetMember(), timeout_ms=timeout_ms)
         except TideError as error:
-            if error.code is Code.UNKNOWN_METHOD:
-                return Answer(peer, address, _alone(peer, self._members.led_term))
             peer.close("it does not say who leads")
             self.note(address, error)
             return None
@@ -152,12 +150,3 @@ class MemberLinks:
         if (address, error.code) not in self._told:
             self._told.add((address, error.code))
             log.warning("metaserver at %s: %s", address, error)
-
-
-def _alone(peer: Peer, term: int) -> MemberStatus:
-    """A metaserver that knows nothing of groups leads itself."""
-    nobody = Configuration([], [], [], [], [])
-    server = peer.remote.server
-    return MemberStatus(
-        peer.remote.cluster, server, "", 0, LEADER, term, server, 0, 0, 0, 0, 0, 0, 0, nobody, []
-    )
