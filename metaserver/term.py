@@ -56,7 +56,8 @@ class Term:
                 begun(self)
         except* TideError as group:
             # Whoever lost the leadership in the middle of something ends that way.
-            if others := group.subgroup(lambda error: not _is_over(error)):
+            others = group.split(_is_over)[1]
+            if others is not None:
                 raise others from None
         finally:
             self._over = True
