@@ -16,7 +16,7 @@ from tidefs.fs.messages.chunk import ReadChunk
 from tidefs.fs.messages.hello import ANY_CLUSTER, CLIENT
 from tidefs.fs.messages.meta import GetLayout, GetStatus
 from tidefs.fs.messages.places import ChunkPlace
-from tidefs.fs.messages.raft import GetDigest
+from tidefs.fs.messages.raft import Digest, GetDigest
 from tidefs.fs.ports import Ports
 from tidefs.fs.rpc import Identity, Peer, connect, no_requests
 
@@ -102,21 +102,31 @@ class Inspector:
         said = ""
         with trio.move_on_after(AGREE_AFTER_MAX_S):
             while True:
-                digests = {}
-                for member in self._cluster.metaservers:
-                    peer = await self._peer(member.place.addresses[0])
-                    digests[member.host] = await peer.call(GetDigest())
-                said = ", ".join(
-                    f"{host}: {each.digest:016x} at {each.applied_index}"
-                    for host, each in digests.items()
-                )
-                if len({each.applied_index for each in digests.values()}) == 1:
-                    if len({each.digest for each in digests.values()}) > 1:
-                        raise ViolationError(f"members have different states: {said}")
-                    self._cluster.trace.note("check", said)
-                    return
+                try:
+                    digests = await self._digests()
+                except TideError as error:
+                    if error.code not in TRY_AGAIN:
+                        raise
+                    said = str(error)
+                else:
+                    said = ", ".join(
+                        f"{host}: {each.digest:016x} at {each.applied_index}"
+                        for host, each in digests.items()
+                    )
+                    if len({each.applied_index for each in digests.values()}) == 1:
+                        if len({each.digest for each in digests.values()}) > 1:
+                            raise ViolationError(f"members have different states: {said}")
+                        self._cluster.trace.note("check", said)
+                        return
                 await trio.sleep(POLL_S / 4)
         raise ViolationError(f"after {AGREE_AFTER_MAX_S:.0f} s members do not agree: {said}")
+
+    async def _digests(self) -> dict[str, Digest]:
+        found = {}
+        for member in self._cluster.metaservers:
+            peer = await self._peer(member.place.addresses[0])
+            found[member.host] = await peer.call(GetDigest())
+        return found
 
     async def compare_replicas(self, worker: Worker | Rival) -> bool:
         """Each replica of a file all of whose bytes were synced has exactly these bytes.
