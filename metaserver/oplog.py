@@ -70,6 +70,7 @@ class Log:
         """
         log = cls(disk, cluster, segment_bytes)
         disk.make_folder(FOLDER)
+        await disk.sync_folder("")  # the log would be lost with the folder's own name
         if disk.exists(_PREPARED):
             disk.remove(_PREPARED)
         paths = [f"{FOLDER}/{name}" for name in disk.names(FOLDER) if name.endswith(_SUFFIX)]
