@@ -224,7 +224,7 @@ class Driver(Loop):
         """Let a checkpoint that was received take the place of state and log. Nothing happens when
         this member knows as much already."""
         manifest = checkpoint.manifest
-        if manifest.index > self._core.commit_index:
+        if self._core.wants_snapshot(manifest.index, manifest.term):
             store = await self._stores.open_copy(checkpoint.state_path)
             installed = trio.Event()
             self._snapshots.append((checkpoint, store, installed))

@@ -291,30 +291,22 @@ class Log:
         """Drop the record at ``index`` and all behind it (they contradict the leader's).
 
         They were promised to be here, so a crash must not leave them half gone: recovery would
-        have to call it damage.
+        have to call it damage. NO_SPACE: some may still be here; try again when there is room.
         """
         assert self.first_index <= index <= self.last_index + 1, index
         await self._drop_segments_from(index)
         segment = self._segments[-1]
         if not segment.scanned:
             await segment.look()
-        if index == segment.next_index:
-            self._forget_from(index)
-            return
-        try:
+        if index < segment.next_index:
             await self._replace_last(segment.start_of(index))
-            self._forget_from(index)
-        except TideError as error:
-            if error.code is not Code.NO_SPACE:
-                raise
-            self._forget_from(index)
-            await self._clear_behind_end(segment)
+        self._forget_from(index)
 
     async def _drop_segments_from(self, index: int) -> None:
         """One after the other and from the back, so that a crash leaves no gap."""
         while len(self._segments) > 1 and self._segments[-1].first_index >= index:
             await self._remove(self._segments.pop())
-            self.terms.drop_from(self._segments[-1].next_index)
+            self._forget_from(self._segments[-1].next_index)
 
     async def _replace_last(self, end: int) -> None:
         """Put a copy of the last segment's first ``end`` bytes in its place, at once."""
@@ -334,7 +326,8 @@ class Log:
 
     def _forget_from(self, index: int) -> None:
         self._cuts += 1
-        self._segments[-1].cut(index)
+        if index < self._segments[-1].next_index:
+            self._segments[-1].cut(index)
         self.terms.drop_from(index)
         while self._members and self._members[-1][0] >= index:
             self._members.pop()

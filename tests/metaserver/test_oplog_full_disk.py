@@ -49,18 +49,21 @@ async def test_the_prepared_segment_is_used_when_the_disk_is_full():
     assert (await open_log(disk.crash())).last_index == 40
 
 
-async def test_a_disk_without_room_to_preallocate_is_written_as_it_grows():
+async def test_a_suffix_that_cannot_be_dropped_stays_whole():
+    """It is replaced by a copy, which needs room; in place, a crash could leave half of it."""
     disk = FakeDisk()
     log = await open_log(disk)
-    await log.append(batch(1, 5))
-    await log.truncate_suffix(3)
-    segment = disk.files["log/00000000000000000001.log"].data
-    del segment[1_000:]
+    await log.append(batch(1, 20))
     disk.capacity_bytes = disk.used_bytes
-    await log.truncate_suffix(2)  # cannot allocate, and does not mind
+    with pytest.raises(TideError) as caught:
+        await log.truncate_suffix(3)
+    assert caught.value.code is Code.NO_SPACE
+    assert log.last_index == 20
+    assert (await open_log(disk.crash())).last_index == 20
     disk.capacity_bytes *= 10
-    await log.append(batch(2, 5))
-    assert (await open_log(disk.crash())).last_index == 6
+    await log.truncate_suffix(3)
+    await log.append(batch(3, 5))
+    assert (await open_log(disk.crash())).last_index == 7
 
 
 async def fill(log: Log) -> int:
