@@ -69,9 +69,14 @@ class Asker:
 def asking(cluster: str, work: Callable[[Asker], Awaitable[T]]) -> T:
     """Do ``work`` with an Asker for a cluster (ANY_CLUSTER: whoever answers); its result.
 
-    TideError as ``work`` raises it.
+    TideError as ``work`` raises it, and KeyboardInterrupt not in a group either.
     """
-    return trio.run(_asking, cluster, work)
+    try:
+        return trio.run(_asking, cluster, work)
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 async def _asking(cluster: str, work: Callable[[Asker], Awaitable[T]]) -> T:

@@ -61,15 +61,17 @@ def _of_leader(
             on_look=progress.look,
         )
 
+    remedy = (
+        "it may still come to its end by itself; look with `tidefs cluster status"
+        f" {target.name}`, and repeat the command"
+    )
     try:
         asking(target.cluster_id, work)
+    except KeyboardInterrupt:
+        raise Failure(Exit.INTERRUPTED, f"interrupted: {remedy}") from None
     except TideError as error:
         if error.code is Code.TIMED_OUT:
-            raise Failure(
-                Exit.UNREACHABLE,
-                f"{error.detail}: it may still come to its end by itself; look with `tidefs"
-                f" cluster status {target.name}`, and repeat the command",
-            ) from None
+            raise Failure(Exit.UNREACHABLE, f"{error.detail}: {remedy}") from None
         error.detail = target.named(error.detail)
         if error.code is Code.INVALID:
             raise Failure(Exit.USAGE, error.detail) from None

@@ -56,8 +56,8 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [member for member in self.of(METASERVER) if not member.joining]
 
     def with_members(self, members: Sequence[Member]) -> "ClusterFile":
-        """The same with other members: metaservers first, otherwise in the order given."""
-        ordered = sorted(members, key=lambda member: member.role != METASERVER)
+        """The same with other members: metaservers first, by name."""
+        ordered = sorted(members, key=lambda one: (one.role != METASERVER, len(one.name), one.name))
         return msgspec.structs.replace(self, version=FORMAT_VERSION, members=ordered)
 
 

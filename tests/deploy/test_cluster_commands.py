@@ -1,6 +1,9 @@
 """``tidefs cluster``, asked of a scripted group: what it says, refuses, and follows."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -277,6 +280,25 @@ class TestAdd:
         assert result.exit_code == Exit.UNREACHABLE, "the leader never said that it is done"
         assert "may still come to its end" in result.output
         assert "repeat the command" in result.output
+
+
+def test_interrupted_it_says_what_to_do(group_of, wait_until):
+    group = group_of(5)
+    leader = group.members[0]
+    leader.rules[ChangeMembers] = lambda member, request: None
+    arguments = ["cluster", "remove", leader.address, *(one.id for one in group.members[3:])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tidefs.deploy", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_until(lambda: leader.asked)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == Exit.INTERRUPTED
+    assert "repeat the command" in said
+    assert len(said.splitlines()) == 1
 
 
 class TestRemove:
