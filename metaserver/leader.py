@@ -217,27 +217,38 @@ class Leader:
         self.heard_of(session)
         claimed: list[int] = []
         for inode, index, handle in reserved:
-            if not 0 < handle < self.state.totals.next_handle or self.state.chunk(handle):
-                continue
-            before = self.reservations.at(inode, index)
-            if before is None or before.handle == handle:
-                reservation = self.reservations.reserve(session, inode, index, handle)
-                reservation.claimed |= before is None
+            if self._may_claim(session, inode, index, handle):
                 claimed.append(handle)
         self.reservations.keep_only(session, claimed)
         self.reap(self.opens.resume(session, open_inodes))
         self.sweep_orphans()
 
-    def granted_version(self, chunk: NewChunk, reservation: Reservation) -> int:
-        """At which version a chunk that is to be committed is written now; never a lower one."""
+    def _may_claim(self, session: int, inode: int, index: int, handle: int) -> bool:
+        """Reserve it again, unless there is a chunk meanwhile, or was one that is gone since."""
+        before = self.reservations.at(session, inode, index)
+        if before is not None or handle in self.reservations:
+            return before is not None and before.handle == handle
+        try:
+            dropped = self.state.dropped_handle(inode, index)
+            is_there = bool(self.state.chunks(inode, index, 1))
+        except TideError:  # the file is gone, or never was
+            return False
+        is_used = self.state.chunk(handle) is not None
+        if is_there or is_used or not dropped < handle < self.state.totals.next_handle:
+            return False
+        self.reservations.reserve(session, inode, index, handle).claimed = True
+        return True
+
+    def granted_version(self, reservation: Reservation) -> int:
+        """At which version a chunk that is to be committed is written now, as far as is known."""
         if reservation.version:
-            return max(chunk.version, reservation.version)
+            return reservation.version
         held = (
-            holder.replicas[chunk.handle].version
-            for holder in self.servers.holders(chunk.handle)
+            holder.replicas[reservation.handle].version
+            for holder in self.servers.holders(reservation.handle)
             if holder.connected
         )
-        return max(chunk.version, *held, 0)
+        return max(held, default=0)
 
     def committed(self, chunk: NewChunk) -> None:
         """It was written, and is part of its file."""
@@ -245,7 +256,9 @@ class Leader:
         if reservation is not None:
             told = reservation.servers or [server.server for server in self.servers.up()]
             self.grants.replicas.verify(chunk.handle, chunk.version, told)
-        self.reservations.drop(chunk.handle)
+            for handle in self.reservations.drop_at(reservation.inode, reservation.index):
+                if handle != chunk.handle:
+                    self.grants.dropped(handle)
         self.grants.made(chunk.handle)
 
     # --- reaping -----------------------------------------------------------------------------

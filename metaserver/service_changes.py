@@ -127,7 +127,8 @@ class Changes:
                 waiter(outcome)
 
         try:
-            request = self._current(request)
+            if isinstance(request, Commit):
+                self._check_new_chunks(mutation.session, request)
             # What must fail on the state as it is needs no entry: it has no effect to remember.
             self._state.precheck(request.METHOD, list(msgspec.structs.astuple(request)), payload)
             self._driver.propose(request, answered, payload=payload, origin=Origin(*mutation))
@@ -147,30 +148,35 @@ class Changes:
 
     # --- what the leader's tables have to do with it -----------------------------------------
 
-    def _current(self, request: Change[Any]) -> Change[Any]:
-        """A Commit of reserved chunks, at the version that they were last granted at.
+    def _check_new_chunks(self, session: int, request: Commit) -> None:
+        """Chunks that a Commit adds must be those that the session has reserved, at their version.
 
-        Another session's grant may have left out a replica that failed; at the version that this
-        writer knows, that replica would count as up to date.
+        That one was taken by all replicas that count from then on. In a chunk that was written at
+        an older one only, bytes may be missing: it was begun anew, perhaps, on other servers,
+        because those of the older grant had lost it.
         """
-        if not isinstance(request, Commit) or not request.chunks:
-            return request
-        chunks = [self._current_chunk(request.inode, chunk) for chunk in request.chunks]
-        return msgspec.structs.replace(request, chunks=chunks)
+        for chunk in request.chunks:
+            if self._state.chunk(chunk.handle) is None:
+                self._check_reserved(session, request.inode, chunk)
 
-    def _current_chunk(self, inode: int, chunk: NewChunk) -> NewChunk:
+    def _check_reserved(self, session: int, inode: int, chunk: NewChunk) -> None:
         """LAYOUT_CHANGED when a new chunk is not reserved: it may be deleted at any moment."""
-        if self._state.chunk(chunk.handle) is not None:
-            return chunk
+        name = f"inode {inode}: chunk {chunk.handle:016x}"
         reservation = self._leader.reservations.of(chunk.handle)
-        if reservation is None or (reservation.inode, reservation.index) != (inode, chunk.index):
+        if reservation is None or (session, inode, chunk.index) != (
+            reservation.session,
+            reservation.inode,
+            reservation.index,
+        ):
+            raise TideError(
+                Code.LAYOUT_CHANGED, f"{name} is not reserved for index {chunk.index} any more"
+            )
+        version = self._leader.granted_version(reservation)
+        if chunk.version < version:
             raise TideError(
                 Code.LAYOUT_CHANGED,
-                f"inode {inode}: chunk {chunk.handle:016x} is not reserved for index {chunk.index}"
-                " any more",
+                f"{name} was written at version {chunk.version:x}, and granted anew at {version:x}",
             )
-        version = self._leader.granted_version(chunk, reservation)
-        return NewChunk(chunk.index, chunk.handle, version)
 
     def _follow(self, session: int, request: Change[Any], reply: Message) -> None:
         """After it was applied, before it is answered."""

@@ -144,11 +144,12 @@ class Layouts:
     def _reservation(self, inode: int, index: int, session: int) -> Reservation:
         """A missing chunk's, which is made when there is none that could be committed."""
         reservations = self._leader.reservations
-        found = reservations.at(inode, index)
-        if found is not None and found.handle <= self._state.dropped_handle(inode, index):
+        found = reservations.at(session, inode, index)
+        if found is not None and found.handle > self._state.dropped_handle(inode, index):
+            return found
+        handle = self._leader.handles.take()
+        if found is not None:
             reservations.drop(found.handle)
-            found = None
-        handle = found.handle if found is not None else self._leader.handles.take()
         return reservations.reserve(session, inode, index, handle)
 
     def _granted(self, reservation: Reservation) -> Grant | None:

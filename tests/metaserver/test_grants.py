@@ -73,11 +73,62 @@ async def test_a_missing_chunk_is_reserved_on_distinct_servers(server):
     assert await client.layout(inode, 0, 3, write=True) == places
 
 
-async def test_two_writers_of_a_missing_chunk_share_it(server):
-    await chunkservers(server)
+async def test_two_writers_of_a_missing_chunk_have_one_each_until_one_has_made_it(server):
+    servers = await chunkservers(server)
     one, two = await server.client(), await server.client()
     inode = await one.create("file")
-    assert await one.layout(inode, write=True) == await two.layout(inode, write=True)
+    (first,) = await one.layout(inode, write=True)
+    (second,) = await two.layout(inode, write=True)
+    assert first.handle != second.handle
+    assert await one.layout(inode, write=True) == [first]
+    write(servers, first)
+    write(servers, second)
+    base = await base_of(one, inode)
+    await refused(Code.LAYOUT_CHANGED, two.commit(inode, [first], MIB, base=base))
+    await two.commit(inode, [second], MIB, base=base)
+    await refused(Code.LAYOUT_CHANGED, one.commit(inode, [first], MIB, base=base))
+    (found,) = await one.layout(inode, write=True)
+    assert (found.handle, found.fresh) == (second.handle, False)
+
+
+async def test_who_comes_too_late_gets_no_chunk_of_before_a_truncation(server):
+    """Handles that are committed for an index only ever rise."""
+    servers = await chunkservers(server)
+    one, two = await server.client(), await server.client()
+    inode = await one.create("file")
+    (late,) = await one.layout(inode, write=True)
+    (place,) = await two.layout(inode, write=True)
+    write(servers, late)
+    write(servers, place)
+    await two.commit(inode, [place], MIB, base=await base_of(two, inode))
+    await two.change(meta.SetAttributes(inode, size=0))
+    base = await base_of(one, inode)
+    await refused(Code.LAYOUT_CHANGED, one.commit(inode, [late], MIB, base=base))
+    (again,) = await one.layout(inode, write=True)
+    assert again.handle > max(late.handle, place.handle)
+
+
+async def test_reservations_that_are_claimed_again_are_those_that_can_still_be_committed(server):
+    servers = await chunkservers(server)
+    one, two, three = [await server.client() for _ in range(3)]
+    inode = await one.create("file")
+    (made,) = await one.layout(inode, write=True)
+    (late,) = await two.layout(inode, write=True)
+    (other,) = await three.layout(inode, 1, write=True)
+    for place in (made, late, other):
+        write(servers, place)
+    await one.commit(inode, [made], 2 * CHUNK_BYTES, base=await base_of(one, inode))
+    await server.stop()
+    await server.start()
+    for chunkserver in servers:
+        await chunkserver.start()
+    claims = [(inode, 0, late.handle), (99, 0, other.handle), (inode, 1, other.handle)]
+    await one.resume()
+    await two.resume(reserved=claims)
+    await three.resume(reserved=[(inode, 1, other.handle)])
+    await refused(Code.LAYOUT_CHANGED, two.commit(inode, [late], MIB))
+    await refused(Code.LAYOUT_CHANGED, three.commit(inode, [other], 2 * CHUNK_BYTES))
+    await two.commit(inode, [other], 2 * CHUNK_BYTES)
 
 
 async def test_a_committed_chunk_is_read_where_it_was_written(server):
@@ -223,10 +274,30 @@ async def test_a_failed_replica_of_a_chunk_that_is_not_committed_is_left_out(ser
     (found,) = await client.layout(inode, write=True)
     assert (found.handle, found.fresh) == (place.handle, True)
     assert numbers(found) == {11, 12}
-    await client.commit(inode, [place], MIB, base=await base_of(client, inode))
+    base = await base_of(client, inode)
+    await refused(Code.LAYOUT_CHANGED, client.commit(inode, [place], MIB, base=base))
+    await client.commit(inode, [found], MIB, base=base)
     (read,) = await client.layout(inode)
     assert read.version == found.version, "the replica that failed must not count as up to date"
     assert numbers(read) == {11, 12}
+
+
+async def test_bytes_from_before_a_chunk_was_begun_anew_are_not_committed(server):
+    """All servers that had it have lost it: the writer must push again."""
+    servers = await chunkservers(server)
+    client = await server.client()
+    inode = await client.create("file")
+    (place,) = await client.layout(inode, write=True)
+    write(servers, place)
+    for one in servers:
+        one.chunks.clear()
+    await client.call(meta.ReportFailure(place.handle, place.version, [11]))
+    (anew,) = await client.layout(inode, write=True)
+    assert (anew.handle, anew.fresh) == (place.handle, True)
+    base = await base_of(client, inode)
+    await refused(Code.LAYOUT_CHANGED, client.commit(inode, [place], MIB, base=base))
+    write(servers, anew)
+    await client.commit(inode, [anew], MIB, base=base)
 
 
 async def test_a_chunk_that_was_never_made_is_placed_anew(server):

@@ -105,25 +105,31 @@ def test_versions_rise_within_a_term_and_with_it():
 # --- reservations --------------------------------------------------------------------------------
 
 
-def test_a_reservation_lives_as_long_as_one_of_its_sessions():
+def test_each_session_has_reservations_of_its_own():
     reservations = Reservations()
     first = reservations.reserve(1, 10, 0, 500)
-    assert reservations.reserve(2, 10, 0, 501) is first
-    assert 500 in reservations
-    assert 501 not in reservations
-    assert reservations.end(1) == []
-    assert reservations.end(2) == [500]
+    second = reservations.reserve(2, 10, 0, 501)
+    assert reservations.at(1, 10, 0) is first is reservations.of(500)
+    assert reservations.at(2, 10, 0) is second
+    assert reservations.at(3, 10, 0) is None
+    assert reservations.end(1) == [500]
+    assert 500 not in reservations
+    assert reservations.at(2, 10, 0) is second
+    assert reservations.end(2) == [501]
     assert len(reservations) == 0
 
 
-def test_what_was_committed_is_reserved_no_more():
+def test_what_one_has_committed_nobody_has_reserved_any_more():
     reservations = Reservations()
     reservations.reserve(1, 10, 0, 500)
     reservations.reserve(1, 10, 1, 501)
-    reservations.drop(500)
-    assert reservations.at(10, 0) is None
+    reservations.reserve(2, 10, 0, 502)
+    assert reservations.drop_at(10, 0) == [500, 502]
+    assert reservations.drop_at(10, 0) == []
+    assert reservations.at(1, 10, 0) is None
     assert reservations.keep_only(1, [500]) == [501]
     assert reservations.end(1) == []
+    assert reservations.end(2) == []
 
 
 # --- placement -----------------------------------------------------------------------------------
