@@ -115,8 +115,9 @@ class Group:
         try:
             self._guests.greet(incoming.peer, incoming.request.run)
         except TideError as error:
-            what = f"{server_name(ServerId(incoming.peer.remote.server))} {error.code.name}"
-            self._once.warn(what, "%s is refused: %s", incoming.peer.name, error)
+            if error.code is not Code.BUSY:
+                what = f"{server_name(ServerId(incoming.peer.remote.server))} {error.code.name}"
+                self._once.warn(what, "%s is refused: %s", incoming.peer.name, error)
             incoming.fail(error)
         else:
             incoming.reply(Done())
@@ -166,7 +167,8 @@ class Group:
                 try:
                     await self._hold(link, backoff)
                 except TideError as error:
-                    self._once.warn(name, "no connection to metaserver %s: %s", name, error)
+                    if error.code is not Code.BUSY:
+                        self._once.warn(name, "no connection to metaserver %s: %s", name, error)
                 await trio.sleep(backoff.next_ms() / 1000)
 
     async def _hold(self, link: _Link, backoff: Backoff) -> None:

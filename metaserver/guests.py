@@ -24,6 +24,8 @@ class _Guest(msgspec.Struct, eq=False):
     run: int
     peers: list[Peer]  # the newest last
     heard_ns: int
+    doubted_ns: int = 0
+    """When another process first claimed this one's id; 0: none has."""
 
     def living(self) -> list[Peer]:
         """Its open connections."""
@@ -42,7 +44,8 @@ class Guests:
     def greet(self, peer: Peer, run: int) -> None:
         """``peer`` makes itself known, or says that it lives.
 
-        WRONG_ROLE, WRONG_CLUSTER, FOREIGN_FOLDER or INVALID, in words, when it may not speak here.
+        WRONG_ROLE, WRONG_CLUSTER, FOREIGN_FOLDER or INVALID, in words, when it may not speak here;
+        BUSY when it is not known yet whether it may.
         """
         server = self.check(peer)
         guest = self._guests.get(server)
@@ -99,17 +102,28 @@ class Guests:
             )
 
     def _check_alone(self, other: _Guest | None, peer: Peer) -> None:
-        """INVALID while another process of the same id lives."""
+        """Only one process of an id may speak.
+
+        A machine that lost its power closes no connection, so that one is open proves nothing. BUSY
+        until it has been silent for long enough; INVALID when it is heard of meanwhile.
+        """
         living = other.living() if other else []
-        if not other or not living:
+        now_ns = self._clock.monotonic_ns()
+        if not other or not living or now_ns - other.heard_ns >= MEMBER_ALIVE_MS * MS:
             return
-        if self._clock.monotonic_ns() - other.heard_ns < MEMBER_ALIVE_MS * MS:
+        name = _name(peer.remote.server)
+        if not other.doubted_ns:
+            other.doubted_ns = now_ns
+        if other.heard_ns <= other.doubted_ns:
             raise TideError(
-                Code.INVALID,
-                f"two processes say that they are metaserver {_name(peer.remote.server)}:"
-                f" {living[-1].name} and {peer.name}. Stop the one whose folder is the copy; a new"
-                " member gets an id of its own",
+                Code.BUSY,
+                f"another process of metaserver {name} may still be alive: {living[-1].name}",
             )
+        raise TideError(
+            Code.INVALID,
+            f"two processes say that they are metaserver {name}: {living[-1].name} and {peer.name}."
+            " Stop the one whose folder is the copy; a new member gets an id of its own",
+        )
 
 
 def _name(server: int) -> str:

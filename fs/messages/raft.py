@@ -133,7 +133,7 @@ class Greet(Request[Done]):
     """First on a connection from one member to another, and then again and again: I live.
 
     ``run`` is drawn when a process starts. INVALID when another process with the same server id
-    lives, WRONG_ROLE or FOREIGN_FOLDER when the sender does not belong here.
+    lives, BUSY while that is not known; WRONG_ROLE or FOREIGN_FOLDER to who does not belong here.
     """
 
     run: int

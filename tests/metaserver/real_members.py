@@ -26,8 +26,8 @@ ELECTION_MS = 600
 class Member(TestMember):
     """A member with a driver. ``stop`` ends its life as if the process was killed."""
 
-    def __init__(self, server, address, founders, nursery, *, election_ms=ELECTION_MS):
-        super().__init__(server, address, founders, cluster=CLUSTER)
+    def __init__(self, server, address, founders, nursery, *, election_ms=ELECTION_MS, ports=None):
+        super().__init__(server, address, founders, cluster=CLUSTER, ports=ports)
         self.config = MetaserverConfig(
             cluster=CLUSTER,
             server=server,

@@ -317,19 +317,37 @@ async def test_who_was_killed_may_come_back_at_once(tmp_path, caplog):
     assert "two processes" not in caplog.text
 
 
-async def test_who_is_silent_gives_way_to_another_process(tmp_path, monkeypatch):
+async def test_who_is_silent_gives_way_to_another_process(tmp_path, monkeypatch, caplog):
     """A machine that lost its power closes nothing; what starts there again is no copy."""
     (one,) = members_of(tmp_path, 1)
+    two = Identity("sea", "metaserver", 2)
     now_ns = 10**12
     async with one.living():
         monkeypatch.setattr(one.ports.clock, "monotonic_ns", lambda: now_ns, raising=False)
-        first = await greeted_by(one, Identity("sea", "metaserver", 2), run=1)
-        assert "two processes" in await refused(
-            one, Identity("sea", "metaserver", 2), Code.INVALID, run=2
-        )
-        now_ns += 1_000_000_000
-        await greeted_by(one, Identity("sea", "metaserver", 2), run=2)
+        first = await greeted_by(one, two, run=1)
+        now_ns += 500_000_000
+        assert "may still be alive" in await refused(one, two, Code.BUSY, run=2)
+        now_ns += 499_999_999
+        await refused(one, two, Code.BUSY, run=2)
+        now_ns += 1
+        await greeted_by(one, two, run=2)
         await first.wait_closed()
+    assert "two processes" not in caplog.text
+
+
+async def test_who_is_heard_of_after_another_one_came_is_alive(tmp_path, monkeypatch):
+    (one,) = members_of(tmp_path, 1)
+    two = Identity("sea", "metaserver", 2)
+    now_ns = 10**12
+    async with one.living():
+        monkeypatch.setattr(one.ports.clock, "monotonic_ns", lambda: now_ns, raising=False)
+        first = await greeted_by(one, two, run=1)
+        await refused(one, two, Code.BUSY, run=2)
+        now_ns += 1
+        first.tell(PULSE)
+        await until(lambda: one.heard)
+        assert "two processes" in await refused(one, two, Code.INVALID, run=2)
+        assert not first.closed
 
 
 async def test_somebody_else_answers_at_the_address_of_a_member(tmp_path, caplog):
