@@ -114,11 +114,15 @@ def check_follows(envelope: Envelope, log: LogView, commit_index: int, leader: i
                 f"{log.last_index} is its last: it has lost what it promised; replace it"
             )
         return
-    for record in records:
-        if record.index > commit_index:
+    assert isinstance(message, Append)
+    index, term, rest = message.previous_index, message.previous_term, iter(records)
+    while index <= commit_index:
+        if log.terms.at(index) not in (None, term):
+            raise _invalid(f"{sender:016x} would replace record {index}, a committed one")
+        following = next(rest, None)
+        if following is None:
             break
-        if log.terms.at(record.index) not in (None, record.term):
-            raise _invalid(f"{sender:016x} would replace record {record.index}, a committed one")
+        index, term = following.index, following.term
 
 
 def check_reply(envelope: Envelope, last_index: int, last_round: int) -> None:

@@ -166,6 +166,7 @@ class Member(VotingMember, Core):
         self._now_ns = now_ns
         if term > self.term:
             self._adopt(term)
+        self._take_back_promises()
         self._log.begin_anew(index, term)
         self._commit_index = self._applied_index = index
         self._membership.restored(index, configuration)

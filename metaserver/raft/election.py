@@ -45,20 +45,26 @@ class Patience:
         """This member does not stand for election before."""
         self._excused = False
         """Whether a late tick was forgiven since a leader was heard."""
+        self._wait_ns = 0
+        """From one to two shortest election time-outs, drawn anew for each election."""
         self.deadline_ns: int | None = None
+        """When to stand for election; None: never."""
         self.reset(now_ns)
 
     def reset(self, now_ns: int) -> None:
-        """Wait for a random time again: from one to two shortest election time-outs."""
+        """Wait for a random time (section 5.2)."""
         shortest = self._timing.election_min_ns
-        wanted_ns = now_ns + shortest + self._below(shortest)
-        self.deadline_ns = max(wanted_ns, self._not_before_ns)
+        self._wait_ns = shortest + self._below(shortest)
+        self._wait(now_ns)
+
+    def _wait(self, now_ns: int) -> None:
+        self.deadline_ns = max(now_ns + self._wait_ns, self._not_before_ns)
 
     def heard(self, now_ns: int) -> None:
         """From a leader."""
         self._heard_ns = now_ns
         self._excused = False
-        self.reset(now_ns)
+        self._wait(now_ns)
 
     def forgo(self, now_ns: int) -> None:
         """Others should lead: do not stand for two of the longest election time-outs."""

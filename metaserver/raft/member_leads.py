@@ -167,4 +167,5 @@ class LeadingMember(MemberState):
                 read = leading.answer(answer)
                 if read is not None:
                     self._reads.append(read)
+            leading.tell_readers(self._commit_index)
         leading.send_appends(self._commit_index)

@@ -113,6 +113,10 @@ class MemberState:
         """After hard state and records are on the disk."""
         self._messages.append(Envelope(self._server, receiver, message))
 
+    def _take_back_promises(self) -> None:
+        """Do not send what was to be said about the log."""
+        self._messages = [m for m in self._messages if not isinstance(m.message, AppendReply)]
+
     def _send_early(self, receiver: int, message: RaftMessage) -> None:
         assert self._hard_state == self._stored, "a leader has stored its term before it won"
         self._early.append(Envelope(self._server, receiver, message))
@@ -123,8 +127,7 @@ class MemberState:
         """A higher term is under way."""
         assert term > self.term, (term, self.term)
         self._follow(0)
-        # They speak of a log that a leader of the new term may replace before they are sent.
-        self._messages = [m for m in self._messages if not isinstance(m.message, AppendReply)]
+        self._take_back_promises()  # a leader of the new term may replace what they speak of
         self._hard_state = HardState(term, 0)
 
     def _follow(self, leader: int) -> None:

@@ -50,11 +50,11 @@ class VotingMember(LeadingMember):
             term = message.term if granted else self.term
             self._send(sender, VoteReply(term, True, granted))
             return
+        if sticky and not message.transfer:
+            # Without taking note of the term (thesis section 4.2.3).
+            self._send(sender, VoteReply(self.term, False, False))
+            return
         if message.term > self.term:
-            if sticky and not message.transfer:
-                # Without taking note of the term (thesis section 4.2.3).
-                self._send(sender, VoteReply(self.term, False, False))
-                return
             self._adopt(message.term)
         free = self._hard_state.vote == sender or (not self._hard_state.vote and not self._leader)
         granted = free and self._would_vote(message)

@@ -31,6 +31,7 @@ class Follower:
         "_flow",
         "_in_flight",
         "_log",
+        "_probe_last",
         "_probe_round",
         "_probing",
         "_trial_index",
@@ -54,6 +55,8 @@ class Follower:
         """While probing: an Append is under way."""
         self._probe_round = 0
         """The last round that had begun when it was sent."""
+        self._probe_last = 0
+        """The last record in it."""
         self._in_flight: deque[int] = deque()
         """While replicating: the last index of each unanswered Append, rising."""
         self._checked_round = 0
@@ -103,7 +106,9 @@ class Follower:
                 self._flow = Flow.SNAPSHOT
             elif not self._probing:
                 self._probing, self._probe_round = True, round_
-                yield self._append(self.next_index - 1, term, commit_index, last_index)
+                append = self._append(self.next_index - 1, term, commit_index, last_index)
+                self._probe_last = append.previous_index + append.count
+                yield append
         elif self._trial_index is not None:
             index, self._trial_index = self._trial_index, None
             yield self._append(index, term, commit_index, index)
@@ -152,6 +157,10 @@ class Follower:
             self._flow = Flow.REPLICATE
             self._in_flight.clear()
             self.next_index = self.match_index + 1
+            if self._probing and self._probe_last >= self.next_index:
+                # It goes over the wire in pieces, of which only the first was answered yet.
+                self._in_flight.append(self._probe_last)
+                self.next_index = self._probe_last + 1
 
     def _refused(self, reply: AppendReply) -> None:
         if reply.index <= self.match_index:
@@ -187,6 +196,7 @@ class Follower:
     def rolled_back(self) -> None:
         """The leader forgot records that it had sent to nobody."""
         self.next_index = min(self.next_index, self._log.last_index + 1)
+        self._probe_last = min(self._probe_last, self._log.last_index)
         self._trial_index = None
 
     def check_invariants(self) -> None:

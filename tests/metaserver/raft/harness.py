@@ -264,9 +264,7 @@ class Server:
         """
         assert self._ready is None
         core = self.running
-        if checkpoint.index <= core.commit_index:
-            return False
-        if self.disk.term_at(checkpoint.index) == checkpoint.term:
+        if not core.wants_snapshot(checkpoint.index, checkpoint.term):
             return False
         self.disk.take(checkpoint)
         self.applied = list(checkpoint.applied)
