@@ -51,7 +51,7 @@ class Front:
         self._group = group
         self._view = view
         self._term: Term | None = None
-        self._peers: set[Peer] = set()
+        self._peers: dict[Peer, None] = {}  # in the order in which they came
         """Those of clients and chunkservers: they are closed when a term ends."""
         self._leads = trio.Event()
         self._handing_over = 0
@@ -107,12 +107,12 @@ class Front:
     def opened(self, peer: Peer) -> None:
         """Take note of a connection. Called by the RPC shell."""
         if peer.remote.role != METASERVER:
-            self._peers.add(peer)
+            self._peers[peer] = None
 
     async def watch(self, peer: Peer) -> None:
         """Until a connection ends; then take note that it did."""
         await peer.wait_closed()
-        self._peers.discard(peer)
+        self._peers.pop(peer, None)
         if self._term is not None:
             self._term.service.gone(peer)
 

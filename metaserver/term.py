@@ -42,7 +42,7 @@ class Term:
         self.service = Service(driver.state, driver, self.leader, self.caretaker, view)
         self.members = Members(driver, ports.clock, config.server)
         self._driver = driver
-        self._requests: set[trio.CancelScope] = set()
+        self._requests: dict[trio.CancelScope, None] = {}  # in the order in which they came
         self._over = False
 
     async def run(self, begun: Callable[["Term"], None]) -> None:
@@ -68,13 +68,13 @@ class Term:
     async def during(self, answering: Awaitable[T]) -> T:
         """Wait for something no longer than the term lasts; NOT_LEADER when it ends first."""
         with trio.CancelScope() as scope:
-            self._requests.add(scope)
+            self._requests[scope] = None
             if self._over:
                 scope.cancel()
             try:
                 return await answering
             finally:
-                self._requests.discard(scope)
+                self._requests.pop(scope, None)
         raise TideError(Code.NOT_LEADER, "this metaserver has stopped to lead")
 
     async def _end_in_time(self, scope: trio.CancelScope) -> None:
