@@ -54,7 +54,7 @@ class Options:
         clients = chance.choice((1, 1, 2, 3)) if mounting else 0
         return cls(
             members=chance.choice((1, 3, 3, 3, 3, 5)),
-            patience=chance.choice((Patience(100, 500), Patience(150, 600), Patience(200, 1000))),
+            patience=chance.choice((Patience(150, 600), Patience(250, 1000), Patience(400, 1600))),
             checkpoint_entries=chance.choice((20, 60, 300)),
             log_segment_bytes=chance.choice((4, 16, 128)) * KIB,
             kept_state=chance.random() < 0.5,
