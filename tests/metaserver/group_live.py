@@ -201,9 +201,13 @@ class GroupClient:
         return (await self.change(request)).attributes.inode
 
     async def names(self):
-        listing = await self.call(meta.ReadDirectory(1, 0, 1_000))
-        assert listing.end
-        return {entry.name.decode() for entry in listing.entries}
+        found, cookie = set(), 0
+        while True:
+            listing = await self.call(meta.ReadDirectory(1, cookie, 1_000))
+            found |= {entry.name.decode() for entry in listing.entries}
+            if listing.end:
+                return found
+            cookie = listing.entries[-1].cookie
 
 
 __all__ = ["GroupClient", "LiveGroup", "Member", "until"]

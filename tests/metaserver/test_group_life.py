@@ -292,3 +292,60 @@ async def test_it_is_ready_before_anybody_leads(tmp_path, nursery):
     status = await member.status()
     assert status.leader == 0
     assert status.role in ("follower", "pre-candidate")
+
+
+# --- all of it at once -------------------------------------------------------------------------
+
+
+async def _keep_creating(client, prefix, created, stopping):
+    number = 0
+    while not stopping.is_set():
+        name = f"{prefix}-{number}"
+        await client.create(name)
+        created.append(name)
+        number += 1
+
+
+async def test_everything_happens_under_load(tmp_path, nursery):
+    options = {"checkpoint_entries": 100, "log_segment": Size(8_192)}
+    group = await LiveGroup(tmp_path, nursery, 3, **options).start()
+    created, stopping = [], trio.Event()
+
+    async def more(count=40):
+        wanted = len(created) + count
+        await until(lambda: len(created) >= wanted)
+
+    async with trio.open_nursery() as load:
+        for one in range(3):
+            load.start_soon(_keep_creating, await group.client(), f"c{one}", created, stopping)
+        await more()
+        new = [await group.newcomer(n) for n in (4, 5)]
+        await group.ask_leader(raft.ChangeMembers([one.place for one in new], []))
+        await more()
+        killed = await group.leader()
+        await killed.stop(crash=True)
+        await more(200)
+        await killed.start()
+        await group.ask_leader(raft.TransferLeadership(0))
+        await more()
+        gone = [one.server for one in group.up()[:2]]
+        await group.ask_leader(raft.ChangeMembers([], gone))
+        for server in gone:
+            await group.members.pop(server).stop()
+        await more()
+        lost = group.others(await group.leader())[0]
+        await group.members.pop(lost.server).stop()
+        await more(200)
+        fresh = await group.newcomer(9)
+        await group.ask_leader(raft.ChangeMembers([fresh.place], [lost.server]))
+        await more()
+        for member in group.up():
+            await member.stop(crash=True)
+        for member in list(group.members.values()):
+            await member.start()
+        await more()
+        stopping.set()
+    client = await group.client()
+    assert await client.names() == set(created)
+    assert len(created) == len(set(created))
+    await group.agree()
