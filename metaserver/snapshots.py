@@ -19,7 +19,6 @@ from ..fs.errors import Code, TideError
 from ..fs.ids import ServerId, server_name
 from ..fs.limits import (
     MIB,
-    SNAPSHOT_INSTALL_MS,
     SNAPSHOT_LOOK_MS,
     SNAPSHOT_PIECE_BYTES,
     SNAPSHOT_PIECE_MS,
@@ -34,8 +33,9 @@ from ..fs.rpc import Peer
 from .checkpoint import Checkpoint, Checkpoints, Manifest
 from .raft.contract import Progress
 
-_PASSING = (Code.BUSY, Code.NOT_LEADER)
-"""It is being installed; or the member does not know yet that this one leads."""
+_PASSING = (Code.BUSY, Code.TIMED_OUT, Code.NOT_LEADER)
+"""What is not said: it is being installed, and that takes its time (who does not answer at all is
+named by ``Group``); or the member does not know yet that this one leads."""
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class SnapshotSender:
                 length=manifest.length,
                 checksum=manifest.checksum,
             )
-            offset = (await peer.call(offer)).offset
+            offset = (await peer.call(offer, timeout_ms=SNAPSHOT_PIECE_MS)).offset
             if offset < manifest.length:
                 log.info(
                     "the snapshot of %d goes to %s: %d of %d MiB are to be sent",
@@ -203,11 +203,10 @@ class SnapshotSender:
             request = SnapshotPiece(
                 index=copy.manifest.index, offset=offset, checksum=checksum(piece)
             )
-            is_last = offset + len(piece) == copy.manifest.length
             peer.post(
                 request,
                 payload=[piece],
-                timeout_ms=SNAPSHOT_INSTALL_MS if is_last else SNAPSHOT_PIECE_MS,
+                timeout_ms=SNAPSHOT_PIECE_MS,
                 done=partial(note, offset),
             )
         await answered.wait()

@@ -343,16 +343,22 @@ async def test_when_the_log_left_it_behind_the_newer_one_is_sent(pair):
         assert await content(pair.disk, pair.driver.installed[0]) == b"z" * 3000
 
 
-async def test_while_it_is_installed_offers_wait(pair):
+async def test_while_it_is_installed_offers_wait(pair, caplog, monkeypatch):
+    """However long that takes, nothing is sent twice, and nothing is called wrong."""
+    monkeypatch.setattr(snapshots, "SNAPSHOT_PIECE_MS", 20)
     pair.driver.gate = trio.Event()
     async with pair.living(), pair.sending():
         await until(lambda: len(pair.taken) == 25)
+        connections = len(pair.follower.peers)
+        await until(lambda: len(pair.follower.peers) > connections + 3)
         peer = await pair.leader.group.reach(FOLLOWER)
         with pytest.raises(TideError) as caught:
             await peer.call(OfferSnapshot(index=120, term=7, length=1, checksum=1))
         assert (caught.value.code, caught.value.delay_ms) == (Code.BUSY, 1)
         pair.driver.gate.set()
         await installed(pair)
+    assert len(pair.taken) == 25
+    assert "no snapshot for" not in caplog.text
 
 
 async def test_an_install_that_fails_is_tried_again(pair, caplog):
