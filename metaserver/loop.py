@@ -65,9 +65,8 @@ class Loop:
         self._calls: list[Callable[[int], None]] = []
         self._snapshots: list[tuple[Checkpoint, Store, trio.Event]] = []
         self._wake = trio.Event()
-        self._turned = trio.Event()
-        self._watchers = 0
-        """How many wait for ``_turned``."""
+        self._watchers: list[tuple[Callable[[], bool], trio.Event]] = []
+        """Who waits for what. It is looked at here: to wake a task costs more than the question."""
         self._armed_ns: int | None = None
         self._until_armed = trio.CancelScope()
         self._term = 0
@@ -255,9 +254,9 @@ class Loop:
 
     def _tell_watchers(self) -> None:
         """Something may have changed."""
-        if self._watchers:
-            self._turned.set()
-            self._turned = trio.Event()
+        for condition, happened in self._watchers:
+            if condition():
+                happened.set()
         deadline_ns = self._core.deadline_ns
         # Later ones are found when the sleep is over; they come with every message.
         if deadline_ns is not None and (self._armed_ns is None or deadline_ns < self._armed_ns):
@@ -266,12 +265,13 @@ class Loop:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that only turns bring about."""
-        self._watchers += 1
-        try:
-            while not condition():
-                await self._turned.wait()
-        finally:
-            self._watchers -= 1
+        while not condition():
+            watcher = condition, trio.Event()
+            self._watchers.append(watcher)
+            try:
+                await watcher[1].wait()
+            finally:
+                self._watchers.remove(watcher)
 
     # --- around it ---------------------------------------------------------------------------
 
