@@ -121,6 +121,7 @@ class Loop:
         if self._log_needed_from:
             await self._shorten_log()
         self._tell_watchers()
+        self._arm()
 
     def _hear(self, now_ns: int) -> None:
         """All that came in since the last turn, in this order: messages before the time, so that
@@ -253,12 +254,15 @@ class Loop:
         return deadline_ns is not None and deadline_ns <= self._clock.monotonic_ns()
 
     def _tell_watchers(self) -> None:
-        """Something may have changed."""
+        """Wake those whose condition has come true."""
         for condition, happened in self._watchers:
             if condition():
                 happened.set()
+
+    def _arm(self) -> None:
+        """Have the sleep end in time. Later deadlines, which come with every message, are found
+        when it is over."""
         deadline_ns = self._core.deadline_ns
-        # Later ones are found when the sleep is over; they come with every message.
         if deadline_ns is not None and (self._armed_ns is None or deadline_ns < self._armed_ns):
             self._armed_ns = deadline_ns
             self._until_armed.cancel()
@@ -279,7 +283,7 @@ class Loop:
         """Between two Readies."""
         state = State(store.kv)
         index, term = state.totals.applied_index, state.totals.applied_term
-        if not self._core.wants_snapshot(index, term):
+        if self.leads() or not self._core.wants_snapshot(index, term):
             store.close()
             await self._checkpoints.settle(checkpoint, index, term, received=False)
         else:
