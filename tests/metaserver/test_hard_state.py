@@ -3,11 +3,13 @@
 import itertools
 
 import pytest
+import trio
 from tidefs.fs.codec import checksum
 from tidefs.fs.errors import Code, TideError
 from tidefs.metaserver.hard_state import PATH, SLOT_BYTES, SLOT_OFFSETS, HardStateFile
 from tidefs.metaserver.raft.contract import HardState
 
+from .drivers import FakeClock, Members, formatted, start_one
 from .fake_disk import FakeDisk
 
 
@@ -148,4 +150,42 @@ async def test_a_damaged_old_file_is_refused(at):
     data[at] ^= 1
     with pytest.raises(TideError, match=PATH) as caught:
         await load(with_file(bytes(data)))
+    assert caught.value.code is Code.CORRUPT
+
+
+# --- a hard state that is older than the log -----------------------------------------------------
+
+
+async def forget(disk: FakeDisk) -> None:
+    """It is put back as it was at the very start."""
+    disk.files[PATH].data[:] = (await stored()).files[PATH].data
+
+
+async def test_alone_in_its_group_a_member_goes_on_behind_its_log(nursery, caplog):
+    disk = FakeDisk()
+    for _ in range(3):
+        async with trio.open_nursery() as life:
+            driver = await start_one(disk, FakeClock())
+            life.start_soon(driver.run)
+            term = await driver.wait_leading()
+            life.cancel_scope.cancel()
+    disk = disk.crash()
+    await forget(disk)
+    driver = await start_one(disk, FakeClock())
+    nursery.start_soon(driver.run)
+    assert await driver.wait_leading() == term + 1
+    assert "older than the log" in caplog.text
+
+
+async def test_in_a_group_a_hard_state_that_is_older_than_the_log_is_refused(
+    nursery, autojump_clock
+):
+    members = Members(nursery, 3)
+    leader = await formatted(members)
+    await members.settle()
+    server = members.id_of(leader)
+    members.stop(server)
+    await forget(members.disks[server])
+    with pytest.raises(TideError, match=r"could vote twice.*tidefs cluster replace") as caught:
+        await members.start(server)
     assert caught.value.code is Code.CORRUPT
