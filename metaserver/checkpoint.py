@@ -151,18 +151,25 @@ class Checkpoints:
     ) -> Checkpoint:
         """A checkpoint from the file at ``path``, which came from the leader and was verified.
 
-        It is to be installed: see ``Driver.install``; or, after a crash, recovery does it.
+        It is to be installed: see ``Driver.install``; or, after a crash, recovery does it. After a
+        TideError the file is where it was.
         """
         manifest = Manifest(_FORMAT, self._cluster, index, term, length, checksum, received=True)
         async with self._working:
             self._begin_new()
             self._disk.rename(path, f"{_NEW}/{_STATE}")
-            file = self._disk.open(f"{_NEW}/{_STATE}")
             try:
-                await file.sync()
-            finally:
-                file.close()
-            return Checkpoint(await self._finish_new(manifest), manifest)
+                file = self._disk.open(f"{_NEW}/{_STATE}")
+                try:
+                    await file.sync()
+                finally:
+                    file.close()
+                return Checkpoint(await self._finish_new(manifest), manifest)
+            except TideError:
+                if self._disk.exists(f"{_NEW}/{_STATE}"):
+                    self._disk.rename(f"{_NEW}/{_STATE}", path)
+                self._remove(_NEW)
+                raise
 
     async def settle(
         self, checkpoint: Checkpoint, index: int, term: int, *, received: bool
