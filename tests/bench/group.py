@@ -72,6 +72,8 @@ class Creator:
         self._directory = directory
         self._sequences = [1] * 64
         self._made = 0
+        self.suffix = b""
+        """Of every name: long names make a long log."""
 
     async def create(self, slot: int) -> None:
         """One more empty file."""
@@ -79,7 +81,7 @@ class Creator:
         self._sequences[slot] += 1
         request = Create(
             parent=self._directory,
-            name=b"file-%d" % self._made,
+            name=b"file-%d" % self._made + self.suffix,
             kind=Kind.FILE,
             mode=0o644,
             uid=0,
@@ -110,6 +112,17 @@ class Creator:
     async def _repeat(self, slot: int, end: float) -> None:
         while time.monotonic() < end:
             await self.create(slot)
+
+    async def work_until(self, callers: int, count: int) -> None:
+        """Until so many files are there."""
+
+        async def repeat(slot: int) -> None:
+            while self._made < count:
+                await self.create(slot)
+
+        async with trio.open_nursery() as nursery:
+            for slot in range(callers):
+                nursery.start_soon(repeat, slot)
 
 
 async def open_creator(address: str, nursery: trio.Nursery, name: bytes) -> Creator:

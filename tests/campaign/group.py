@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import trio
 from registry import campaign
 from stage import (
     CampaignError,
@@ -25,9 +26,11 @@ from stage import (
     top_of,
     wait_until,
 )
+from tidefs.fs.limits import CHECKPOINT_ENTRIES
 from tidefs.metaserver.check import check
 from tidefs.metaserver.kv_lmdb import LmdbKeyValue
 from tidefs.metaserver.state import State
+from tidefs.tests.bench.group import CALLERS, leader_address, open_creator
 
 KILL_EVERY_S = 5.0
 KILLS = 10
@@ -137,11 +140,13 @@ def members(options: argparse.Namespace) -> None:
     """A disk is wiped and replaced, 3 members become 5 and 3 again, the leader hands over: under
     load."""
     with stage(3, 3, metaservers=3) as cluster:
+        _outgrow_the_log(cluster)
         with under_load(cluster, options.tarball) as load:
             _wait(KILL_EVERY_S, load)
             for victim in (_follower(cluster), cluster.leader()):
                 _wipe(cluster, victim)
                 say(tidefs("cluster", "replace", cluster.cluster, str(victim["name"])).strip())
+                _came_by_snapshot(cluster, str(victim["name"]))
                 _wait(KILL_EVERY_S, load)
             say(tidefs("cluster", "add", cluster.cluster, "--count", "2").strip())
             _wait(KILL_EVERY_S, load)
@@ -157,6 +162,34 @@ def members(options: argparse.Namespace) -> None:
             raise CampaignError(f"the members are {cluster.members()}")
         _members_agree(cluster)
         _check_name_space(cluster)
+
+
+def _outgrow_the_log(cluster: Stage) -> None:
+    """Change so much that the log is cut off behind a checkpoint on every member."""
+
+    async def fill() -> None:
+        async with trio.open_nursery() as nursery:
+            address = leader_address(cluster.cluster)
+            creator = await open_creator(address, nursery, b"filling")
+            creator.suffix = b"-" * 230
+            await creator.work_until(CALLERS[-1], CHECKPOINT_ENTRIES + 1_000)
+            nursery.cancel_scope.cancel()
+
+    trio.run(fill)
+
+    def cut() -> bool:
+        return all(int(str(member["first_index"])) > 1 for member in cluster.members())
+
+    wait_until(cut, "every member has cut off its log")
+    say(f"{CHECKPOINT_ENTRIES + 1_000:,} files made; the log begins behind a checkpoint")
+
+
+def _came_by_snapshot(cluster: Stage, name: str) -> None:
+    """A member whose log begins where a checkpoint ends never had what came before."""
+    member = next(member for member in cluster.members() if member["name"] == name)
+    if int(str(member["first_index"])) == 1:
+        raise CampaignError(f"{name} was brought back by the log, not by a snapshot: {member}")
+    say(f"{name} was brought back by a snapshot; its log begins at {member['first_index']}")
 
 
 def _wait(seconds: float, load: Load) -> None:
