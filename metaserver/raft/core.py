@@ -62,7 +62,7 @@ class Member(VotingMember, Core):
     def step(self, envelope: Envelope, now_ns: int) -> None:
         check_envelope(envelope, self._server)
         sender, _, message, records = envelope
-        if sender != self._leader and self._membership.is_removed(sender):
+        if self._membership.is_removed(sender) and not self._hears_removed(sender):
             raise TideError(
                 Code.INVALID, f"{sender:016x} was removed from the group; format it anew to join"
             )
@@ -82,6 +82,12 @@ class Member(VotingMember, Core):
             self._append_came(sender, message, records, configurations)
         else:
             self._take(sender, message)
+
+    def _hears_removed(self, sender: int) -> bool:
+        """It may lead until this is committed, or be just hearing of it."""
+        if self._leading is not None:
+            return self._leading.sees_off(sender)
+        return sender == self._leader
 
     def _take(self, sender: int, message: RaftMessage) -> None:
         """One of this term."""

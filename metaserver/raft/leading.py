@@ -42,7 +42,9 @@ class Leading:
         self._timing = timing
         self._emit = emit
         self._followers: dict[int, Follower] = {}
-        """All other members, and those that leave until it is committed that they do."""
+        """All other members, and those that leave until they know it."""
+        self._leaving_until_ns: dict[int, int] = {}
+        """Who is not a member any more, by what is committed, and how long it is told so."""
         self._rounds = Rounds()
         self._reads = LeaderReads()
         self._heartbeat_ns = now_ns
@@ -72,15 +74,37 @@ class Leading:
     def rolled_back(self) -> None:
         """Records that had been sent to nobody are forgotten, a configuration perhaps."""
         for server in [one for one in self._followers if one not in self._membership.peers]:
-            del self._followers[server]
+            self._drop(server)
         for follower in self._followers.values():
             follower.rolled_back()
 
-    def drop_departed(self, commit_index: int) -> None:
-        """The configuration is committed. Who is not in it hears so, once, and no more."""
-        for server in [one for one in self._followers if one not in self._membership.peers]:
-            follower = self._followers.pop(server)
+    def see_off(self, now_ns: int) -> None:
+        """The configuration is committed. Who is not in it goes on getting the log until it knows
+        that, or is slow to: who does not know stands for election, for ever and in vain."""
+        for server in self._followers:
+            if server not in self._membership.peers and server not in self._leaving_until_ns:
+                self._leaving_until_ns[server] = now_ns + 4 * self._timing.election_min_ns
+
+    def sees_off(self, server: int) -> bool:
+        """Whether that one may still answer, although it was removed."""
+        return server in self._leaving_until_ns
+
+    def resign(self, commit_index: int) -> None:
+        """Led the group out of its own membership (Raft section 6): whoever has most goes on."""
+        for server, follower in self._followers.items():
+            if server not in self._membership.peers:
+                self._emit(server, follower.news(self._term, commit_index, self._rounds.last))
+        self.resign_to(self.most_up_to_date())
+
+    def _say_goodbye(self, server: int, follower: Follower, commit_index: int) -> None:
+        """The last word to one that leaves, when it has the record that says so."""
+        if server in self._leaving_until_ns and follower.match_index >= self.settled_index:
             self._emit(server, follower.news(self._term, commit_index, self._rounds.last))
+            self._drop(server)
+
+    def _drop(self, server: int) -> None:
+        del self._followers[server]
+        self._leaving_until_ns.pop(server, None)
 
     def progress(self) -> dict[int, Progress]:
         return {server: self._followers[server].progress() for server in self._membership.peers}
@@ -164,6 +188,9 @@ class Leading:
         """It is that late."""
         if self.transfer_to and now_ns >= self._transfer_until_ns:
             self.transfer_to = 0
+        for server, until_ns in list(self._leaving_until_ns.items()):
+            if now_ns >= until_ns:
+                self._drop(server)
         if self._followers and now_ns >= self._heartbeat_ns:
             self.begin_round(now_ns, commit_index, committed_own=committed_own)
             self._hand_over()  # once more: it may have been lost
@@ -179,13 +206,14 @@ class Leading:
 
     # --- answers ---------------------------------------------------------------------------------
 
-    def appended(self, sender: int, reply: AppendReply, now_ns: int) -> bool:
+    def appended(self, sender: int, reply: AppendReply, now_ns: int, commit_index: int) -> bool:
         """An Append was answered. Whether more may be committed now."""
         follower = self._followers.get(sender)
         if follower is None:
             return False  # it has left meanwhile
         follower.heard_ns = now_ns
         rose = follower.appended(reply)
+        self._say_goodbye(sender, follower, commit_index)
         if rose and sender == self.transfer_to:
             self._hand_over()
         return rose

@@ -45,7 +45,9 @@ class LeadingMember(MemberState):
     # --- followers answer ------------------------------------------------------------------------
 
     def _append_answered(self, sender: int, reply: AppendReply) -> None:
-        if self._leading is not None and self._leading.appended(sender, reply, self._now_ns):
+        if self._leading is not None and self._leading.appended(
+            sender, reply, self._now_ns, self._commit_index
+        ):
             self._commit_agreed()
             if self._leading is not None:
                 self._leading.tell_readers(self._commit_index)
@@ -75,15 +77,12 @@ class LeadingMember(MemberState):
         if membership.index > self._commit_index or not self._committed_own:
             return
         if not membership.is_voter and not membership.is_joint:
-            # It has led the group out of its own membership (section 6). What it has committed is
-            # to be answered first; then whoever has most goes on.
-            if membership.index <= self._applied_index:
-                leading.drop_departed(self._commit_index)
-                leading.resign_to(leading.most_up_to_date())
+            if membership.index <= self._applied_index:  # what it has committed is answered
+                leading.resign(self._commit_index)
                 self._follow(0)
             return
         leading.settled_index = membership.index
-        leading.drop_departed(self._commit_index)
+        leading.see_off(self._now_ns)
         if membership.is_joint:
             self._append_members(after_joint(membership.current))
 

@@ -1,0 +1,72 @@
+"""Processes that were paused: a late look at the clock proves nothing about the others."""
+
+from tidefs.metaserver.raft.contract import Role
+
+from .harness import MS, TIMING, World
+
+
+def led():
+    world = World().start()
+    world.elect(1)
+    world.run(210 * MS)
+    assert not world.network.flying()
+    return world
+
+
+def test_a_follower_that_was_paused_first_hears_what_lies_there():
+    world = led()
+    world.now_ns += 10 * TIMING.election_min_ns
+    world[2].tick()
+    assert world[2].core.role is Role.FOLLOWER
+    assert world[2].core.leader == 1
+    assert world[2].core.deadline_ns == world.now_ns + TIMING.heartbeat_ns
+    world.now_ns = world[2].core.deadline_ns
+    world[2].tick()
+    assert world[2].core.role is Role.PRE_CANDIDATE
+
+
+def test_it_is_forgiven_once():
+    """A process that is always late must stand for election some day."""
+    world = led()
+    for _ in range(2):
+        world.now_ns += 10 * TIMING.election_min_ns
+        world[2].tick()
+    assert world[2].core.role is Role.PRE_CANDIDATE
+
+
+def test_a_leader_that_was_paused_asks_once_more():
+    world = led()
+    world.now_ns += 10 * TIMING.election_min_ns
+    world[1].tick()
+    assert world[1].leads
+    assert not world[1].lease_holds
+    world.settle()
+    world.run(TIMING.election_min_ns)
+    assert world[1].leads
+    assert world[1].lease_holds
+
+
+def test_it_steps_down_when_nobody_answers_then():
+    world = led()
+    world.isolate(1)
+    for _ in range(2):
+        world.now_ns += 10 * TIMING.election_min_ns
+        world[1].tick()
+    assert not world[1].leads
+
+
+def test_a_leader_that_is_cut_off_steps_down_within_the_shortest_time_out():
+    world = led()
+    heard_ns = min(known.heard_ns for known in world[1].core.progress().values())
+    world.isolate(1)
+    world.run(heard_ns + TIMING.election_min_ns - world.now_ns)
+    assert not world[1].leads
+
+
+def test_all_that_were_paused_together_need_no_election():
+    """A machine that slept with all of its members."""
+    world = led()
+    world.now_ns += 3_600_000 * MS
+    world.run(1_000 * MS)
+    assert world[1].leads
+    assert [world[server].core.elections for server in (1, 2, 3)] == [1, 0, 0]
