@@ -116,6 +116,9 @@ class FakeMember:
 
     def _answer_as_leader(self, request: Request[Any]) -> Message | TideError:
         if isinstance(request, ChangeMembers):
+            for one in request.remove:
+                if one not in [*self.group.voters, *self.group.removed]:
+                    return TideError(Code.INVALID, f"{one} is not a member")
             self.group.change(request)
             return Done()
         if isinstance(request, TransferLeadership):

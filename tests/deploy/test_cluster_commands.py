@@ -7,13 +7,18 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from tidefs.deploy import changes, members
+from tidefs.deploy import changes, members, slots, target
+from tidefs.deploy.ask import asking
 from tidefs.deploy.cli import tidefs
+from tidefs.deploy.cluster import make_folder, open_or_create
+from tidefs.deploy.cluster_file import EMBEDDED, read
 from tidefs.deploy.exits import Exit
+from tidefs.deploy.members import Lookout
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.messages.base import Done
+from tidefs.fs.messages.places import ServerPlace
 from tidefs.fs.messages.raft import ChangeMembers, GetMember, TransferLeadership
-from tidefs.tests.deploy.fake_group import FakeGroup
+from tidefs.tests.deploy.fake_group import CLUSTER, FakeGroup
 
 
 @pytest.fixture
@@ -125,6 +130,38 @@ class TestStatus:
         result = CliRunner().invoke(tidefs, ["cluster", "status", source])
         assert result.exit_code == Exit.WRONG
         assert "is no member of the group" in result.output
+
+
+def test_whose_address_is_anothers_now_is_down(group_of):
+    """A new member has taken the place of one that is lost, and its port."""
+    group = group_of(3)
+    lost = ServerPlace(9, "here", [group.members[2].address])
+
+    async def look(asker):
+        return await Lookout(asker, [lost, group.members[0].place], []).look()
+
+    view = asking(CLUSTER, look)
+    assert view.find(9).status is None
+    assert f"is the address of server {group.members[2].id} now" in view.find(9).why
+    assert view.up() == {1, 2, 3}
+
+
+def test_a_member_that_was_never_taken_in_is_dropped(tmp_path, group_of, monkeypatch):
+    """What an interrupted addition left is removed without asking the group for anything."""
+    group = group_of(1)
+    cluster, _ = open_or_create(make_folder(tmp_path / "tide"), EMBEDDED)
+    new = slots.take_new(cluster, 2)
+    (first,) = [one for one in cluster.file.of("metaserver") if not one.joining]
+    group.members[0].server = first.server
+    group.voters, group.leader = [first.server], first.server
+    lookout = [ServerPlace(first.server, "here", [group.members[0].address])]
+    monkeypatch.setattr(target, "lookout_of", lambda cluster, asker: Lookout(asker, lookout, []))
+    monkeypatch.setattr(target.Target, "cluster_id", CLUSTER)
+    words = ["cluster", "remove", str(cluster.folder), *(one.name for one in new)]
+    result = CliRunner().invoke(tidefs, words)
+    assert result.exit_code == 0, result.output
+    assert not group.members[0].asked
+    assert [one.name for one in read(cluster.folder).of("metaserver")] == ["meta-1"]
 
 
 class TestVerify:
