@@ -5,6 +5,7 @@ heartbeats), so no reply is ever of the past.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, get_args
 
 import trio
@@ -103,6 +104,12 @@ class Front:
         reason = self._not_leader().detail
         for peer in [*self._peers]:
             peer.close(reason)
+
+    async def hand_over(self) -> None:
+        """Have somebody else lead, if this member does and somebody can."""
+        if self._term is not None:
+            with suppress(TideError):
+                await self._term.members.transfer(0)
 
     def opened(self, peer: Peer) -> None:
         """Take note of a connection. Called by the RPC shell."""

@@ -42,10 +42,13 @@ async def run_node(
     stores: Stores,
     *,
     pid: int = 0,
+    stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled. Started when it listens, whoever leads; the value are its addresses.
-    Who is alone in its group has had the time to become its leader by then.
+    """Serve until ``stopping`` is set (a leader then hands over first), or until cancelled.
+
+    Started when it listens, whoever leads; the value are its addresses. Who is alone in its group
+    has had the time to become its leader by then.
 
     TideError: FOREIGN_FOLDER or CORRUPT for what is in the data folder, INVALID for an address
     that cannot be listened on, DEVICE_ERROR when the disk of the log fails.
@@ -66,6 +69,10 @@ async def run_node(
             await node.wait_if_alone()
             log.info("listening on %s", ", ".join(node.addresses))
             task_status.started(node.addresses)
+            if stopping is not None:
+                await stopping.wait()
+                await node.hand_over()
+                nursery.cancel_scope.cancel()
     finally:
         for listener in listeners:
             listener.close()
@@ -140,6 +147,11 @@ class _Node:
         if self._driver.core.configuration.voters == [self._config.server]:
             with trio.move_on_after(ALONE_PATIENCE_MS / 1000):
                 await self._front.wait_leading()
+
+    async def hand_over(self) -> None:
+        """Before it ends on purpose: spare the others the wait for its silence."""
+        with trio.move_on_after(self._config.election_timeout / 1000):
+            await self._front.hand_over()
 
     async def _serve(self, listener: Listener) -> None:
         await serve(

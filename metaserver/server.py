@@ -46,17 +46,27 @@ async def run_server(config_path: str) -> None:
         disk = RealDisk(folder)
         ports = Ports(RealClock(), RealRandomness(), disk, RealNetwork())
         stores = LmdbStores(disk, folder, config.cluster)
+        stopping, starting = trio.Event(), trio.CancelScope()
+
+        def stop() -> None:
+            stopping.set()
+            starting.cancel()
+
         async with trio.open_nursery() as nursery:
-            await nursery.start(stop_at_signal, nursery.cancel_scope.cancel)
-            addresses = await nursery.start(_run_node, config, ports, stores)
-            tell_ready(config.ready_file, addresses)
+            await nursery.start(stop_at_signal, stop)
+            with starting:
+                addresses = await nursery.start(_run_node, config, ports, stores, stopping)
+                tell_ready(config.ready_file, addresses)
 
 
 async def _run_node(
     config: MetaserverConfig,
     ports: Ports,
     stores: LmdbStores,
+    stopping: trio.Event,
     *,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
-    await run_node(config, ports, stores, pid=os.getpid(), task_status=task_status)
+    await run_node(
+        config, ports, stores, pid=os.getpid(), stopping=stopping, task_status=task_status
+    )

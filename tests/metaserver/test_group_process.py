@@ -200,6 +200,26 @@ async def test_a_killed_leader_is_followed_by_another_that_has_everything(group,
     assert len({one.digest for one in await agree()}) == 1
 
 
+async def test_a_leader_that_is_asked_to_end_hands_over(group, nursery):
+    group.nursery = nursery
+    for server in SERVERS:
+        group.run(server, "--format")
+        await group.start(server)
+    caller = Caller(group)
+    await caller.create("before")
+    leader = await group.leader()
+    term = (await group.ask(leader, raft.GetMember())).term
+    process = group.running.pop(leader)
+    process.terminate()
+    await caller.create("after")
+    assert await trio.to_thread.run_sync(process.wait) == 0
+    log = (group.folder / f"log-{leader}").read_text()
+    assert "handing over to" in log
+    assert "Traceback" not in log
+    found = await group.ask(await group.leader(), raft.GetMember())
+    assert found.term == term + 1, "nobody stood in vain"
+
+
 def test_a_folder_that_is_not_formatted_is_refused(group):
     code, text = group.run(1)
     assert code == 6
