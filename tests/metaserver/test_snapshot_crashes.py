@@ -135,7 +135,7 @@ async def test_a_killed_receiver_asks_for_nothing_twice():
 
 async def test_a_disk_that_is_full_on_the_way():
     """Wherever room ends: it is said, and nothing that came is sent again."""
-    for free_bytes in range(0, 48 * 1024, 1024):
+    for free_bytes in range(0, 60 * 1024, 1024):
         disk, sent = CrashDisk(SimulatedRandomness("full")), []
         disk.space = lambda: DiskSpace(1 << 30, 1 << 30)  # others are faster
         disk.capacity_bytes = free_bytes
@@ -146,7 +146,7 @@ async def test_a_disk_that_is_full_on_the_way():
             except TideError as error:
                 refused += error.code is Code.NO_SPACE
             disk.kill()
-        disk.capacity_bytes = 64 * 1024
+        disk.capacity_bytes = 80 * 1024
         checkpoint = await one_life(disk, sent)
         await Checkpoints(disk, CLUSTER).verify(checkpoint)
         assert refused in (0, 3)
