@@ -233,8 +233,10 @@ class Cluster:
         if member.role == METASERVER:
             values["replicas"] = self.file.replicas
             values["root_uid"], values["root_gid"] = os.geteuid(), os.getegid()
+            values |= self.file.metaserver
         else:
             values["metaservers"] = self.metaserver_addresses()
+            values |= self.file.chunkserver
         lines = ["# Written at each start from ../cluster.toml: change that one."]
         lines += toml_lines(values)
         if member.role == METASERVER:

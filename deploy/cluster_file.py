@@ -24,6 +24,11 @@ FORMAT_VERSION = 2
 """1 knew one metaserver only."""
 CHUNKSERVERS_MAX = 64
 
+GIVEN = frozenset(
+    {"cluster", "server", "host", "data", "listen", "members", "metaservers", "ready_file"}
+)
+"""What follows from the members, and may not be set beside."""
+
 _randomness = RealRandomness()
 
 
@@ -46,6 +51,10 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: int
     members: list[Member]
     log_level: str = "info"
+    metaserver: dict[str, str | int] = {}
+    """More for the configuration of each metaserver, such as ``election_timeout``."""
+    chunkserver: dict[str, str | int] = {}
+    """More for that of each chunkserver."""
 
     def of(self, role: str) -> list[Member]:
         """All members of one role."""
@@ -138,7 +147,11 @@ def write(folder: Path, cluster: ClusterFile) -> None:
     lines = ["# A TideFS cluster on this machine: see `tidefs up --help`."]
     values: dict[str, Any] = msgspec.to_builtins(cluster)
     tables = values.pop("members")
+    more = {role: values.pop(role) for role in (METASERVER, CHUNKSERVER)}
     lines += toml_lines(values)
+    for role, settings in more.items():
+        if settings:
+            lines += ["", f"[{role}]", *toml_lines(settings)]
     for member in tables:
         lines += ["", "[[members]]", *toml_lines(member)]
     write_safely(folder / CLUSTER_FILE, "\n".join(lines) + "\n")
@@ -180,16 +193,23 @@ def _check(cluster: ClusterFile) -> None:
         if len(set(values)) < len(values):
             raise ValueError(f"two members have the same {field}")
     for member in cluster.members:
-        if not member.name or "/" in member.name or member.name.startswith("."):
-            raise ValueError(f"{member.name!r} cannot be the name of a member")
-        if not 0 <= member.port < 1 << 16:
-            raise ValueError(f"{member.port} is not a port")
-        if not 0 < member.server < 1 << 63:
-            raise ValueError(f"{member.server} is not the id of a server")
+        _check_member(member)
+    for role, settings in ((METASERVER, cluster.metaserver), (CHUNKSERVER, cluster.chunkserver)):
+        if wrong := GIVEN & set(settings):
+            raise ValueError(f"{role} may not have {min(wrong)}: that is given by the members")
     if not cluster.of(METASERVER):
         raise ValueError("there is no metaserver among the members")
     if not 1 <= cluster.replicas <= roles.count(CHUNKSERVER):
         raise ValueError(f"{cluster.replicas} copies need as many chunkservers")
+
+
+def _check_member(member: Member) -> None:
+    if not member.name or "/" in member.name or member.name.startswith("."):
+        raise ValueError(f"{member.name!r} cannot be the name of a member")
+    if not 0 <= member.port < 1 << 16:
+        raise ValueError(f"{member.port} is not a port")
+    if not 0 < member.server < 1 << 63:
+        raise ValueError(f"{member.server} is not the id of a server")
 
 
 def toml_lines(values: dict[str, Any]) -> list[str]:

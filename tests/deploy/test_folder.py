@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tidefs.deploy import cluster as clusters
 from tidefs.deploy.cluster import Cluster, make_folder, open_cluster, open_or_create
-from tidefs.deploy.cluster_file import EMBEDDED, Shape, read, toml_lines
+from tidefs.deploy.cluster_file import EMBEDDED, Shape, read, toml_lines, write
 from tidefs.deploy.exits import Exit, Failure
 from tidefs.deploy.folder import locked, write_safely
 from tidefs.deploy.sources import parse_source
@@ -182,6 +182,21 @@ def test_config_of_members(tmp_path):
     values = tomllib.loads(made._config(chunk))
     assert values["metaservers"] == made.addresses(meta)
     assert values["server"] == chunk.server
+
+
+def test_more_settings_for_all_servers_of_a_role(tmp_path):
+    new(tmp_path)
+    path = tmp_path / "cluster.toml"
+    tables = '[metaserver]\nelection_timeout = "1s"\n[chunkserver]\ncapacity = 7\n'
+    path.write_text(path.read_text() + tables)
+    found = open_cluster(tmp_path)
+    meta, chunk = found.file.members[:2]
+    assert tomllib.loads(found._config(meta))["election_timeout"] == "1s"
+    assert tomllib.loads(found._config(chunk))["capacity"] == 7
+    write(tmp_path, found.file)
+    assert open_cluster(tmp_path).file == found.file
+    path.write_text(path.read_text().replace("election_timeout", "server"))
+    assert "metaserver may not have server" in fails(Exit.FOREIGN, open_cluster, tmp_path)
 
 
 def test_write_safely_replaces(tmp_path):
