@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 class Loop:
     """Runs one core over one log and one state. What others want of it is in ``driver.py``."""
 
+    _nursery: trio.Nursery
+    """That of ``run``."""
+
     def __init__(
         self,
         core: Core,
@@ -72,6 +75,7 @@ class Loop:
         self._term = 0
         """The one that this member leads, 0: none."""
         self._log_needed_from = 0
+        self._preparing_log = False
         self._once = Once(log)
         self.space: SpaceGuard | None = None
         """None: never refuse for want of room before the disk itself does."""
@@ -92,7 +96,7 @@ class Loop:
     async def run(self) -> None:
         """Work for ever. A failing disk (other than a full one) ends it with that TideError."""
         async with trio.open_nursery() as nursery:
-            self._feeder.nursery = nursery
+            self._nursery = self._feeder.nursery = nursery
             nursery.start_soon(self._applier.keep_committing)
             nursery.start_soon(self._keep_ticking)
             self._wake.set()
@@ -116,8 +120,9 @@ class Loop:
             else:
                 break
             self._tell_watchers()
-        if self._log.wants_preparation:
-            await self._prepare_log()
+        if self._log.wants_preparation and not self._preparing_log:
+            self._preparing_log = True
+            self._nursery.start_soon(self._prepare_log)
         if self._log_needed_from:
             await self._shorten_log()
         self._tell_watchers()
@@ -306,12 +311,15 @@ class Loop:
             self._core.dropped_prefix(self._log.first_index)
 
     async def _prepare_log(self) -> None:
+        """Beside the loop: it can take long, and is in no hurry."""
         try:
             await self._log.prepare()
         except TideError as error:
             if error.code is not Code.NO_SPACE:
                 raise
             # Tried again after the next turn; until a segment is full nothing is missing.
+        finally:
+            self._preparing_log = False
 
 
 def _ignore(effects: Sequence[Effect]) -> None:

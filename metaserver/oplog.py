@@ -7,6 +7,8 @@ import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 
+import trio
+
 from ..fs.codec import Buffer, decode
 from ..fs.errors import Code, TideError
 from ..fs.limits import LOG_SEGMENT_BYTES, MIB
@@ -41,6 +43,8 @@ class Log:
         self._segment_bytes = segment_bytes
         self._segments: list[Segment] = []
         self._prepared: File | None = None
+        self._preparing = trio.Lock()
+        """Held by who makes the prepared segment, and by who takes it until it has its own name."""
         self._members: list[tuple[int, bytes]] = []
         self._cuts = 0
         """How often records were taken away, so that who reads meanwhile can tell."""
@@ -254,12 +258,9 @@ class Log:
 
     async def _add_segment(self, first_index: int) -> Segment:
         """A new last segment; its name is durable, and so is all that was before."""
-        file = await self._take_prepared()
         path = f"{FOLDER}/{first_index:020d}{_SUFFIX}"
         packed = pack_segment_header(self._cluster, first_index, self.last_term)
-        file.write(0, [packed])
-        await file.sync()
-        self._disk.rename(_PREPARED, path)
+        file = await self._become(path, packed)
         if self._segments and self._segments[-1].path == path:
             self._segments.pop().retire()  # an empty one of an older format
         segment = Segment(path, file, unpack_segment_header(packed, path))
@@ -267,15 +268,32 @@ class Log:
         await self._disk.sync_folder(FOLDER)
         return segment
 
-    async def _take_prepared(self) -> File:
-        if self._prepared is None:
-            await self.prepare()
-        assert self._prepared is not None
-        file, self._prepared = self._prepared, None
-        return file
+    async def _become(self, path: str, content: bytes) -> File:
+        """Let the prepared segment be the one at ``path``, and begin with these bytes."""
+        async with self._preparing:
+            await self._prepare()
+            file, self._prepared = self._prepared, None
+            assert file is not None
+            try:
+                file.write(0, [content])
+                await file.sync()
+            except BaseException:
+                file.close()
+                raise
+            self._disk.rename(_PREPARED, path)
+            return file
 
     async def prepare(self) -> None:
-        """Have an empty segment ready before it is needed. NO_SPACE: there is no room for one."""
+        """Have an empty segment ready before it is needed; also while others use the log.
+
+        NO_SPACE: there is no room for one.
+        """
+        async with self._preparing:
+            await self._prepare()
+
+    async def _prepare(self) -> None:
+        if self._prepared is not None:
+            return
         file = self._disk.open(_PREPARED, create=True)
         try:
             file.truncate(0)
@@ -311,15 +329,7 @@ class Log:
     async def _replace_last(self, end: int) -> None:
         """Put a copy of the last segment's first ``end`` bytes in its place, at once."""
         old = self._segments[-1]
-        kept = await old.read_bytes(0, end)
-        file = await self._take_prepared()
-        try:
-            file.write(0, [kept])
-            await file.sync()
-        except BaseException:
-            file.close()
-            raise
-        self._disk.rename(_PREPARED, old.path)
+        file = await self._become(old.path, await old.read_bytes(0, end))
         self._segments[-1] = old.moved_to(file)
         old.retire()
         await self._disk.sync_folder(FOLDER)

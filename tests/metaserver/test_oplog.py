@@ -1,6 +1,7 @@
 """The operation log: appending, reading, cutting off at both ends."""
 
 import pytest
+import trio
 from tidefs.fs.errors import Code, TideError
 from tidefs.metaserver.oplog import Log
 from tidefs.metaserver.raft.contract import Record
@@ -148,3 +149,24 @@ async def test_a_newer_format_is_refused_with_what_to_do():
     disk.files[f"log/{name}"].data[8] = 9
     with pytest.raises(TideError, match=r"format 9.*use the version"):
         await open_log(disk)
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_preparing_a_segment_beside_a_batch_that_needs_one_spoils_nothing(steps):
+    disk = FakeDisk()
+    log = await open_log(disk)
+
+    async def prepare_late():
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        await log.prepare()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.prepare)
+        nursery.start_soon(prepare_late)
+        nursery.start_soon(prepare_late)
+        await log.append(records(1, 100))
+    assert await read_all(log) == records(1, 100)
+    assert await read_all(await open_log(disk.crash())) == records(1, 100)
+    await log.append(records(101, 100))
+    assert await read_all(await open_log(disk.crash())) == records(1, 200)
