@@ -81,6 +81,9 @@ class Log:
         headers = [await log._open_segment(path) for path in paths]
         if headers:
             await log._recover(headers, applied_index, settled_index)
+            # What a killed process wrote and had not synced is here, and counts from now on.
+            await log._segments[-1].file.sync()
+            await disk.sync_folder(FOLDER)
         else:
             await log._add_segment(1)
         return log
