@@ -81,6 +81,7 @@ class HardStateFile:
         file = disk.open(PATH)
         try:
             data = await file.read(0, _FILE_BYTES)
+            await file.sync()  # a killed process may have written without it
             if data[: len(_OLD_MAGIC)] == _OLD_MAGIC:
                 file.close()
                 await _create(disk, _read_old(data))
