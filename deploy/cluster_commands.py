@@ -41,19 +41,23 @@ _timeout = click.option(
 )
 
 
-@click.group("cluster", help=f"See and change the group of metaservers. SOURCE is {HELP}.")
+@click.group(
+    "cluster",
+    help="See and change the group of metaservers, while the files are used.\n\nOne, three, five or"
+    " more metaservers keep the names of all files together, and work as long as a majority of them"
+    " does. An even number is refused: it survives no more failures than one less.\n\nSOURCE is"
+    f" {HELP}.",
+)
 def cluster() -> None:
-    """One, three, five, ... metaservers keep the names of all files together.
-
-    An even number is refused: it survives no more failures than one less.
-    """
+    """The commands are below."""
 
 
-def _command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    return cluster.command(name, context_settings={"help_option_names": ["-h", "--help"]})
+def _command(name: str, line: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """``line``: for the list of commands."""
+    return cluster.command(name, short_help=line)
 
 
-@_command("status")
+@_command("status", "How each of them is")
 @_source
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option(
@@ -79,7 +83,7 @@ def status(context: click.Context, source: str, as_json: bool, verify: bool) -> 
     context.exit(Exit.OK if report.healthy else Exit.WRONG)
 
 
-@_command("add")
+@_command("add", "Have new ones join: tidefs cluster add DIR")
 @_source
 @click.option(
     "--count",
@@ -117,7 +121,7 @@ def add(source: str, number: int | None, addresses: tuple[str, ...], timeout_ms:
         _tell(cluster_changes.add_here(target, target.cluster, chosen, timeout_ms))
 
 
-@_command("remove")
+@_command("remove", "Have some leave for ever")
 @_source
 @click.argument("members", metavar="NAME|ID...", nargs=-1, required=True)
 @_timeout
@@ -130,7 +134,7 @@ def remove(source: str, members: tuple[str, ...], timeout_ms: int) -> None:
     _tell(cluster_changes.remove(Target(source), members, timeout_ms))
 
 
-@_command("replace")
+@_command("replace", "Put a new one in the place of a lost one")
 @_source
 @click.argument("member", metavar="NAME|ID")
 @click.option(
@@ -153,7 +157,7 @@ def replace(source: str, member: str, address: str | None, timeout_ms: int) -> N
         _tell(cluster_changes.replace_here(target, target.cluster, member, timeout_ms))
 
 
-@_command("transfer")
+@_command("transfer", "Have another one lead")
 @_source
 @click.argument("member", metavar="[NAME|ID]", required=False)
 @_timeout
