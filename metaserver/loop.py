@@ -188,10 +188,15 @@ class Loop:
     # --- the five duties ---------------------------------------------------------------------
 
     async def _perform_duties(self, ready: Ready) -> None:
-        """Those of ``raft/contract.py``, in their order."""
+        """Those of ``raft/contract.py``, in their order. Only what is committed and on this disk
+        already is applied, and answered, before the disk is waited for once more."""
         self._tail.put(ready.records)
         if ready.early:
             self._feeder.post(ready.early)
+        durable_index = ready.records[0].index - 1 if ready.records else self._log.last_index
+        self._applier.committed(min(ready.committed_index, durable_index))
+        if self._applier.is_behind:
+            await self._apply()
         if ready.hard_state is not None:
             await self._hard_state.store(ready.hard_state)
         if ready.records:

@@ -81,7 +81,7 @@ async def install(disk: SteppedDisk, stores, index: int, term: int) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         checkpoint = await Checkpoints(disk, "cluster").adopt(
-            "incoming/state", index=index, term=term, length=length, checksum=digest
+            "incoming", index=index, term=term, length=length, checksum=digest
         )
         await driver.install(checkpoint)
         assert driver.state.totals.applied_index == index
