@@ -11,7 +11,6 @@ import logging
 from typing import NamedTuple
 
 import msgspec
-import trio
 import xxhash
 
 from ..fs.codec import checksum, decode, pack
@@ -66,8 +65,6 @@ class Checkpoints:
     def __init__(self, disk: Disk, cluster: str) -> None:
         self._disk = disk
         self._cluster = cluster
-        self._working = trio.Lock()
-        """Held while one is put together: that is always done in the same place."""
 
     async def found(self) -> list[Checkpoint]:
         """Those with a good manifest, the newest first; the others are named in the log."""
@@ -120,17 +117,9 @@ class Checkpoints:
         On stable storage when this returns. The answer is the index from whose next record on the
         log is still needed. TideError: there is no new one, and all is as before.
         """
-        try:
-            self._working.acquire_nowait()
-        except trio.WouldBlock:
-            raise TideError(Code.BUSY, "the leader's is being put in place") from None
-        try:
-            return await self._make(store, index, term)
-        finally:
-            self._working.release()
-
-    async def _make(self, store: Store, index: int, term: int) -> int:
-        self._begin_new()
+        self._disk.make_folder(FOLDER)
+        self._remove(_NEW)
+        self._disk.make_folder(_NEW)
         try:
             # Nothing is waited for before the copy is begun: it is of this very moment.
             await store.copy_to(f"{_NEW}/{_STATE}")
@@ -140,36 +129,26 @@ class Checkpoints:
                 length, digest = await _digest(file)
             finally:
                 file.close()
-            await self._finish_new(Manifest(_FORMAT, self._cluster, index, term, length, digest))
+            manifest = Manifest(_FORMAT, self._cluster, index, term, length, digest)
+            await self._write_manifest(_NEW, manifest)
+            await self._put_in_place(_NEW, index)
         except TideError:
             self._remove(_NEW)
             raise
         return await self._drop_old()
 
     async def adopt(
-        self, path: str, *, index: int, term: int, length: int, checksum: int
+        self, folder: str, *, index: int, term: int, length: int, checksum: int
     ) -> Checkpoint:
-        """A checkpoint from the file at ``path``, which came from the leader and was verified.
+        """A checkpoint from a folder with a `state` that came from the leader, and was verified and
+        synced. Until it is one, the folder is where it was, also after a crash.
 
-        It is to be installed: see ``Driver.install``; or, after a crash, recovery does it. After a
-        TideError the file is where it was.
+        It is to be installed: see ``Driver.install``; or, after a crash, recovery does it.
         """
+        self._disk.make_folder(FOLDER)
         manifest = Manifest(_FORMAT, self._cluster, index, term, length, checksum, received=True)
-        async with self._working:
-            self._begin_new()
-            self._disk.rename(path, f"{_NEW}/{_STATE}")
-            try:
-                file = self._disk.open(f"{_NEW}/{_STATE}")
-                try:
-                    await file.sync()
-                finally:
-                    file.close()
-                return Checkpoint(await self._finish_new(manifest), manifest)
-            except TideError:
-                if self._disk.exists(f"{_NEW}/{_STATE}"):
-                    self._disk.rename(f"{_NEW}/{_STATE}", path)
-                self._remove(_NEW)
-                raise
+        await self._write_manifest(folder, manifest)
+        return Checkpoint(await self._put_in_place(folder, index), manifest)
 
     async def settle(
         self, checkpoint: Checkpoint, index: int, term: int, *, received: bool
@@ -182,19 +161,13 @@ class Checkpoints:
             await self._write_manifest(checkpoint.folder, manifest)
         return Checkpoint(checkpoint.folder, manifest)
 
-    def _begin_new(self) -> None:
-        self._disk.make_folder(FOLDER)
-        self._remove(_NEW)
-        self._disk.make_folder(_NEW)
-
-    async def _finish_new(self, manifest: Manifest) -> str:
-        """The state is in its place; the rest, and the name by which it is found."""
-        await self._write_manifest(_NEW, manifest)
+    async def _put_in_place(self, made: str, index: int) -> str:
+        """Give a whole checkpoint the name by which it is found."""
         await self._disk.sync_folder(FOLDER)
         await self._disk.sync_folder("")  # where FOLDER itself has its name
-        folder = f"{FOLDER}/{manifest.index:020d}"
+        folder = f"{FOLDER}/{index:020d}"
         self._remove(folder)
-        self._disk.rename(_NEW, folder)
+        self._disk.rename(made, folder)
         await self._disk.sync_folder(FOLDER)
         return folder
 

@@ -2,7 +2,8 @@
 
 ``incoming/`` holds the offer (written once, synced, before the first byte), the bytes so far, and a
 list with length and checksum of each piece. After a crash the pieces are read until one does not
-match: whatever order the writes reached the disk in, what is believed is what was sent.
+match: whatever order the writes reached the disk in, what is believed is what was sent. When all is
+there the folder becomes a checkpoint.
 """
 
 import struct
@@ -19,7 +20,7 @@ from ..fs.ports.disk import Disk, File
 
 FOLDER = "incoming"
 _OFFER = f"{FOLDER}/offer"
-_STATE = f"{FOLDER}/state"
+_STATE = f"{FOLDER}/state"  # as in a checkpoint: this folder becomes one
 _PIECES = f"{FOLDER}/pieces"
 _CHECKSUM_BYTES = 8
 _PIECE = struct.Struct("<QQ")  # length and xxh3-64
@@ -36,11 +37,6 @@ class IncomingSnapshot(msgspec.Struct, eq=False):
     _state_file: File
     _list_file: File
     _syncing: trio.Lock = msgspec.field(default_factory=trio.Lock)
-
-    @property
-    def state_path(self) -> str:
-        """Where the bytes are."""
-        return _STATE
 
     @classmethod
     async def begin(cls, disk: Disk, offer: OfferSnapshot) -> "IncomingSnapshot":
@@ -145,3 +141,9 @@ async def discard(disk: Disk) -> None:
     if disk.exists(FOLDER):
         disk.remove(FOLDER)
         await disk.sync_folder("")
+
+
+def forget_pieces(disk: Disk, folder: str) -> None:
+    """Remove what a checkpoint in ``folder`` has no use for any more."""
+    for path in (_OFFER, _PIECES):
+        disk.remove(folder + path.removeprefix(FOLDER))

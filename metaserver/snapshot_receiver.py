@@ -16,7 +16,7 @@ from ..fs.messages.raft import OfferSnapshot, SnapshotPiece, SnapshotWanted
 from ..fs.ports.disk import Disk
 from ..fs.rpc import Incoming, Peer
 from .checkpoint import Checkpoint, Checkpoints
-from .incoming_snapshot import IncomingSnapshot, discard, unfinished
+from .incoming_snapshot import FOLDER, IncomingSnapshot, discard, forget_pieces, unfinished
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class SnapshotReceiver:
         self._sender: Peer | None = None
         self._busy = False
         """An offer is looked at, or a whole snapshot: no other one is, and no piece taken."""
-        self._syncing = False
-        """Pieces are taken meanwhile, but no offer is looked at: it might close the files."""
+        self._syncs = 0
+        """Under way. Pieces are taken meanwhile; no offer is looked at, which might close files."""
 
     def handle(self, incoming: Incoming) -> Awaitable[None] | None:
         """For the RPC shell."""
@@ -89,7 +89,7 @@ class SnapshotReceiver:
             )
 
     def _begin_work(self) -> None:
-        if self._busy or self._syncing:
+        if self._busy or self._syncs:
             raise TideError(
                 Code.BUSY, "a snapshot is being looked at or installed", delay_ms=SNAPSHOT_BUSY_MS
             )
@@ -162,16 +162,16 @@ class SnapshotReceiver:
             self._busy = True
             return self._work(self._finish(snapshot, incoming))
         if snapshot.unsynced_bytes >= SNAPSHOT_SYNC_BYTES:
+            self._syncs += 1
             return self._sync(snapshot, incoming)
         incoming.reply(SnapshotWanted(offset=snapshot.offset))
         return None
 
     async def _sync(self, snapshot: IncomingSnapshot, incoming: Incoming) -> None:
-        self._syncing = True
         try:
             await snapshot.sync()
         finally:
-            self._syncing = False
+            self._syncs -= 1
         incoming.reply(SnapshotWanted(offset=snapshot.offset))
 
     # --- the whole ---------------------------------------------------------------------------
@@ -195,13 +195,13 @@ class SnapshotReceiver:
         snapshot.close()
         self._snapshot = self._sender = None
         checkpoint = await self._checkpoints.adopt(
-            snapshot.state_path,
+            FOLDER,
             index=offer.index,
             term=offer.term,
             length=offer.length,
             checksum=offer.checksum,
         )
-        await discard(self._disk)
+        forget_pieces(self._disk, checkpoint.folder)
         await self._install(checkpoint)
         incoming.reply(SnapshotWanted(offset=offer.length))
 
