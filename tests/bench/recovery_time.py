@@ -106,13 +106,13 @@ async def restart(folder: str) -> None:
     """Start, and say how long it took."""
     before = memory_mib()
     async with trio.open_nursery() as nursery:
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         driver, _, recovery_s, replayed = await start(folder, nursery)
-        took_s = time.perf_counter() - began
+        took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
         oplog = driver.oplog
         say(
-            f"leads after {took_s:.2f} s ({recovery_s:.2f} s of them until {replayed} entries were"
-            f" to be replayed); log {oplog.first_index} to {oplog.last_index};"
+            f"leads after {took_s:.2f} s, {cpu_s:.2f} s of CPU ({recovery_s:.2f} s of them until"
+            f" {replayed} entries were to be replayed); log {oplog.first_index} to {oplog.last_index};"
             f" memory: {memory_mib()} (before: {before})"
         )
         nursery.cancel_scope.cancel()
