@@ -95,10 +95,10 @@ class Cluster:
             for member in self.file.members
             if member.name not in running and (only is None or member.name in only)
         ]
-        troubles = self._lost(missing)
+        troubles = self._obstacles(missing)
+        names = [member.name for member in self.file.members if member.name not in troubles]
+        self._check_majority(troubles, names)
         missing = [member for member in missing if member.name not in troubles]
-        for member in missing:
-            self._check_port(member)
         self._make_socket_folder()
         starting: list[Spawned] = []
         for member in missing:
@@ -109,16 +109,18 @@ class Cluster:
             starting.append(spawn_server(member.role, member.name, home))
         troubles |= wait_ready(starting, say)
         names = [member.name for member in missing if member.name not in troubles]
-        self._check_majority([*running, *names], troubles)
+        self._check_majority(troubles, [*running, *names])
         return Started(names, troubles)
 
-    def _lost(self, missing: list[Member]) -> dict[str, Failure]:
-        """Why metaservers whose data folder is gone are not started."""
-        return {
-            member.name: Failure(Exit.FOREIGN, self.loss_of(member))
-            for member in missing
-            if member.role == METASERVER and homes.is_lost(self.home(member))
-        }
+    def _obstacles(self, missing: list[Member]) -> dict[str, Failure]:
+        """By name, why it is of no use to start them."""
+        found = {}
+        for member in missing:
+            if member.role == METASERVER and homes.is_lost(self.home(member)):
+                found[member.name] = Failure(Exit.FOREIGN, self.loss_of(member))
+            elif trouble := self._port_in_use(member):
+                found[member.name] = trouble
+        return found
 
     def loss_of(self, member: Member) -> str:
         """What is to be done about a metaserver whose data folder is gone."""
@@ -140,7 +142,7 @@ class Cluster:
             " finishes what was begun"
         )
 
-    def _check_majority(self, up: list[str], troubles: dict[str, Failure]) -> None:
+    def _check_majority(self, troubles: dict[str, Failure], up: list[str]) -> None:
         """Raise the first of the troubles, unless the cluster works without these."""
         settled = self.file.settled()
         majority = sum(member.name in up for member in settled) > len(settled) // 2
@@ -203,20 +205,21 @@ class Cluster:
             with suppress(OSError):
                 self.socket_folder().rmdir()
 
-    def _check_port(self, member: Member) -> None:
-        """Failure(BUSY) when somebody else has the member's port."""
+    def _port_in_use(self, member: Member) -> Failure | None:
+        """That somebody else has the member's port."""
         if not member.port:
-            return
+            return None
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((LOOPBACK, member.port))
             except OSError as error:
-                raise Failure(
+                return Failure(
                     Exit.BUSY,
                     f"port {member.port} of {member.name} cannot be used ({error.strerror}): end"
                     f" the program that has it, or change the port in {self.folder}/cluster.toml",
-                ) from None
+                )
+        return None
 
     def _config(self, member: Member) -> str:
         """The text of a member's ``config.toml``."""

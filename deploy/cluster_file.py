@@ -64,6 +64,10 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The metaservers that were members when the last change was complete."""
         return [member for member in self.of(METASERVER) if not member.joining]
 
+    def group_size(self) -> int:
+        """How many metaservers the group has: one that is being replaced counts once."""
+        return sum(not one.joining or bool(one.replaces) for one in self.of(METASERVER))
+
     def with_members(self, members: Sequence[Member]) -> "ClusterFile":
         """The same with other members: metaservers first, by name."""
         ordered = sorted(members, key=lambda one: (one.role != METASERVER, len(one.name), one.name))

@@ -83,7 +83,7 @@ def _check_same(
 ) -> None:
     """Failure(USAGE) when another shape is asked for than the cluster in the folder has."""
     found = {
-        "--metaservers": (metaservers, len(cluster.file.settled())),
+        "--metaservers": (metaservers, cluster.file.group_size()),
         "--chunkservers": (chunkservers, len(cluster.file.of(CHUNKSERVER))),
         "--replicas": (replicas, cluster.file.replicas),
     }

@@ -1,5 +1,6 @@
 """Places of metaservers in a folder: made, passed on and given up, whatever is interrupted."""
 
+import socket
 import tomllib
 
 import pytest
@@ -113,7 +114,7 @@ class TestLoss:
         path = cluster.folder / what
         path.rename(cluster.folder / "lost")
         assert homes.is_lost(cluster.home(meta(cluster, 1)))
-        troubles = cluster._lost(cluster.file.of(METASERVER))
+        troubles = cluster._obstacles(cluster.file.of(METASERVER))
         assert list(troubles) == ["meta-2"]
         assert f"`tidefs cluster replace {cluster.folder} meta-2`" in troubles["meta-2"].message
 
@@ -124,6 +125,18 @@ class TestLoss:
             cluster.start(say_nothing, only=["meta-1"])
         assert caught.value.exit_code == Exit.FOREIGN
         assert "put the folder back from a copy" in caught.value.message
+
+
+def test_a_port_in_use_keeps_one_of_three_down_and_not_the_others(cluster):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", meta(cluster).port))
+        other.listen()
+        troubles = cluster._obstacles(cluster.file.of(METASERVER))
+        assert list(troubles) == ["meta-1"]
+        assert str(meta(cluster).port) in troubles["meta-1"].message
+        cluster._check_majority(troubles, ["meta-2", "meta-3"])
+        with pytest.raises(Failure, match="meta-1"):
+            cluster._check_majority(troubles, ["meta-2"])
 
 
 class TestNewOnes:
@@ -140,7 +153,7 @@ class TestNewOnes:
         ]
         for one in new:
             assert founded(cluster, one).voters == []
-        assert len(found.file.settled()) == 3
+        assert len(found.file.settled()) == found.file.group_size() == 3
 
     def test_without_ports_where_none_has_one(self, tmp_path):
         cluster, _ = open_or_create(tmp_path, EMBEDDED)
@@ -186,6 +199,7 @@ class TestPassedOn:
         found = open_cluster(cluster.folder)
         assert [one.name for one in found.file.of(METASERVER)] == ["meta-1", "meta-2", "meta-3"]
         assert meta(found, 1) == new
+        assert found.file.group_size() == 3
 
     def test_again_and_again(self, cluster):
         for expected in ("removed-meta-2", "removed-meta-2-2", "removed-meta-2-3"):
