@@ -112,7 +112,8 @@ async def restart(folder: str) -> None:
         oplog = driver.oplog
         say(
             f"leads after {took_s:.2f} s, {cpu_s:.2f} s of CPU ({recovery_s:.2f} s of them until"
-            f" {replayed} entries were to be replayed); log {oplog.first_index} to {oplog.last_index};"
+            f" {replayed} entries were to be replayed);"
+            f" log {oplog.first_index} to {oplog.last_index};"
             f" memory: {memory_mib()} (before: {before})"
         )
         nursery.cancel_scope.cancel()
