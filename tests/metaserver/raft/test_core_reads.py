@@ -73,14 +73,21 @@ def test_no_lease_before_a_record_of_the_own_term_is_committed():
 def test_no_lease_while_handing_over_and_none_afterwards_in_that_term():
     """A TimeoutNow may arrive however late, and whoever gets it needs nobody's patience."""
     world = led()
-    world.isolate(3)
     world[1].transfer(3)
+    late = [packet.envelope for packet in world.network.flying(1, 3)]
+    assert [type(envelope.message) for envelope in late] == [TimeoutNow]
+    world.isolate(3)
     assert world[1].core.lease_until_ns == 0
+    world.run(3 * TIMING.election_min_ns)
+    assert world[1].leads
+    assert world[1].core.lease_until_ns == 0
+    world[1].read(7)
+    world.settle()
+    assert world[1].reads == [Read(7, 2)]
     world.heal()
-    for packet in world.network.flying(1, 3):
-        packet.gone = True
-    world.run(3 * TIMING.election_min_ns, until=lambda: not world[1].leads)
-    assert world[3].leads or world[1].core.lease_until_ns == 0
+    world[3].step(late[0])
+    world.settle()
+    assert world[3].leads
 
 
 def test_a_handing_over_that_never_was_told_costs_no_lease():
