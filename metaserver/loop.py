@@ -188,15 +188,12 @@ class Loop:
     # --- the five duties ---------------------------------------------------------------------
 
     async def _perform_duties(self, ready: Ready) -> None:
-        """Those of ``raft/contract.py``, in their order. Only what is committed and on this disk
-        already is applied, and answered, before the disk is waited for once more."""
+        """Those of ``raft/contract.py``, in their order."""
         self._tail.put(ready.records)
         if ready.early:
             self._feeder.post(ready.early)
-        durable_index = ready.records[0].index - 1 if ready.records else self._log.last_index
-        self._applier.committed(min(ready.committed_index, durable_index))
-        if self._applier.is_behind:
-            await self._apply()
+        if self._term:
+            await self._answer_early(ready)
         if ready.hard_state is not None:
             await self._hard_state.store(ready.hard_state)
         if ready.records:
@@ -213,6 +210,14 @@ class Loop:
         self._reads.learn(ready.reads)
         await self._apply()
         self._core.advance(ready, self._clock.monotonic_ns())
+
+    async def _answer_early(self, ready: Ready) -> None:
+        """Somebody waits for a leader: what is committed, and on this disk already, is applied and
+        answered before the disk is waited for once more."""
+        durable_index = ready.records[0].index - 1 if ready.records else self._log.last_index
+        self._applier.committed(min(ready.committed_index, durable_index))
+        if self._applier.is_behind:
+            await self._apply()
 
     async def _append(self, records: Sequence[Record]) -> None:
         if records[0].index <= self._log.last_index:
