@@ -53,6 +53,7 @@ class Guests:
             self._check_alone(guest, peer)
             for before in guest.living() if guest else ():
                 before.close("the other side has been started anew")
+            self._guests = {one: known for one, known in self._guests.items() if known.living()}
             guest = self._guests[server] = _Guest(run, [], 0)
         if peer not in guest.peers:
             self._check_not_removed(server)
