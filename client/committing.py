@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ..fs.codec import Buffer
-from ..fs.limits import INLINE_MAX_BYTES
+from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES
 from ..fs.messages.meta import Commit, GetContent, NewChunk, Node, Patch
 from .inodes import File, Written
 from .intervals import FOREVER, IntervalSet
@@ -67,7 +67,7 @@ class Committer:
         chunks = [
             NewChunk(index, written.handle, written.version)
             for index, written in sorted(attempt.written.items())
-        ]
+        ] + self._unfinished(file, attempt)
         overwritten = len(attempt.fresh) < len(chunks)
         request = Commit(
             file.inode,
@@ -94,6 +94,27 @@ class Committer:
         file.carried.clear()
         if file.version == reply.attributes.data_version:
             file.inline = False
+
+    def _unfinished(self, file: File, attempt: _Attempt) -> list[NewChunk]:
+        """The chunk that holds the end of the file, when what follows there is still on its way.
+
+        Unless it is named, a Commit of bytes further on cuts off what lies in it behind the end.
+        """
+        end = file.server_size
+        index = end // CHUNK_BYTES
+        slot = file.layout.writable(index)
+        if (
+            attempt.ranges.end <= end
+            or index in attempt.written
+            or slot is None
+            or slot.place.fresh
+        ):
+            return []
+        stop = (index + 1) * CHUNK_BYTES
+        changes = file.changes
+        if not (changes.pushing.intersects(end, stop) or changes.dirty.intersects(end, stop)):
+            return []
+        return [NewChunk(index, slot.place.handle, slot.place.version)]
 
     async def reload(self, file: File) -> None:
         """Others changed the file: learn what it is now, and make ready to write our bytes again.

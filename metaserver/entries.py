@@ -114,6 +114,18 @@ class SetMembers(Request[Done]):
     configuration: Configuration
 
 
+@method(0x0309)
+class CutTail(Request[Done]):
+    """Drop what lies in a chunk behind the end of its file: bytes that nobody committed.
+
+    A cut is noted at the file's size of that moment, as by a truncation: the next grant carries it
+    out, and who wrote there before must write again. Nothing happens to a chunk that is gone, or
+    that the file fills.
+    """
+
+    handle: int
+
+
 INTERNAL_METHODS = frozenset(
     request.METHOD
     for request in (
@@ -126,6 +138,7 @@ INTERNAL_METHODS = frozenset(
         GrantChunk,
         AdmitServer,
         SetMembers,
+        CutTail,
     )
 )
 """Changes that a client may not ask for."""

@@ -20,7 +20,7 @@ from ..fs.ports.randomness import Randomness
 from .chunks import NO_CUT
 from .chunkservers import Chunkserver, Chunkservers, Replica
 from .driver import Driver
-from .entries import GrantChunk
+from .entries import CutTail, GrantChunk
 from .handles import VersionCounter
 from .links import Links
 from .placement import Candidate, place
@@ -67,6 +67,7 @@ class Grants:
         self._randomness = randomness
         self._replicas_min = replicas_min
         self._grants: dict[int, Grant] = {}
+        self._users: dict[int, set[int]] = {}
         self._of_server: dict[int, set[int]] = {}
         self._failed: dict[int, set[int]] = {}
         self._busy: dict[int, trio.Event] = {}
@@ -120,12 +121,23 @@ class Grants:
     def forget(self, handle: int) -> None:
         """Make a new grant before the next write."""
         grant = self._grants.pop(handle, None)
+        self._users.pop(handle, None)
         for server in grant.servers if grant else ():
             self._of_server[server].discard(handle)
 
     def forget_server(self, server: int) -> None:
         """It is down, or came back: what it was granted is over."""
         for handle in list(self._of_server.get(server, ())):
+            self.forget(handle)
+
+    def used(self, handle: int, session: int) -> None:
+        """The session may write at the grant of this chunk."""
+        if handle in self._grants:
+            self._users.setdefault(handle, set()).add(session)
+
+    def forget_session(self, session: int) -> None:
+        """It has expired: what it wrote and did not commit goes with the next grant."""
+        for handle in [handle for handle, users in self._users.items() if session in users]:
             self.forget(handle)
 
     def dropped(self, handle: int) -> None:
@@ -226,6 +238,7 @@ class Grants:
 
     async def _make(self, handle: int) -> Grant | None:
         """One attempt; None when a truncation overtook it."""
+        await self._cut_tail(handle)
         chunk = self._state.chunk(handle)
         reservation = self._reservations.of(handle)
         if chunk is None and reservation is None:
@@ -255,6 +268,13 @@ class Grants:
             # Before the entry: a Commit that is proposed behind it is given this version.
             reservation.version, reservation.servers = grant.version, grant.servers
         return grant if await self._log(request) else None
+
+    async def _cut_tail(self, handle: int) -> None:
+        """What lies behind the end of the file goes with the grant: who wrote it has not committed
+        it, and may be dead. It is in the log first, so that a Commit of it fails from then on."""
+        chunk = self._state.chunk(handle)
+        if chunk is not None and chunk.cut == NO_CUT and self._state.ends_in(handle):
+            await self._driver.perform(CutTail(handle))
 
     async def search(self, handle: int) -> bool:
         """Ask all servers for a chunk that none has told of; whether one has it after all.

@@ -141,6 +141,7 @@ class Leader:
     def _session_ended(self, effect: SessionEnded) -> None:
         if effect.expired:
             log.info("session %d has expired", effect.session)
+            self.grants.forget_session(effect.session)
         self.leases.end(effect.session)
         self.reservations.end(effect.session)
         self.on_session_end(effect.session)

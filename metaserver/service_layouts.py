@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from typing import NamedTuple
 
 from ..fs.errors import Code, TideError
-from ..fs.limits import LAYOUT_CHUNKS_MAX
+from ..fs.limits import CHUNK_BYTES, LAYOUT_CHUNKS_MAX
 from ..fs.messages.base import Done
 from ..fs.messages.meta import GetLayout, Layout, ReportFailure
 from ..fs.messages.places import ChunkPlace, ServerPlace
@@ -96,9 +96,10 @@ class Layouts:
         """None: somebody may come back in a moment who has what is missing."""
         places: list[ChunkPlace] = []
         unready: list[int] = []
+        size = self._state.attributes(request.inode).size
         for chunk in self._state.chunks(request.inode, request.first, request.count):
-            if chunk.cut != NO_CUT:
-                # Bytes that were truncated away must not be read: the cut comes first.
+            if chunk.cut != NO_CUT and size > chunk.index * CHUNK_BYTES + chunk.cut:
+                # Bytes that are to go must not be read: the cut comes first.
                 unready.append(chunk.handle)
                 places.append(_place(chunk, chunk.version, []))
                 continue
@@ -133,6 +134,7 @@ class Layouts:
                 grant = self._granted(reservation)
             if grant is not None:
                 fresh = chunk is None or grant.fresh
+                self._leader.grants.used(handle, session)
                 servers = self._places_of(grant)
                 places.append(ChunkPlace(index, handle, grant.version, servers, fresh))
             elif self._leader.settled:

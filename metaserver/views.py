@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ..fs.attributes import Attributes, Kind
 from ..fs.errors import Code, TideError
-from ..fs.limits import READDIR_ENTRIES_MAX
+from ..fs.limits import CHUNK_BYTES, READDIR_ENTRIES_MAX
 from ..fs.messages import meta
 from .chunks import INDEX_END
 from .inodes import Inode
@@ -113,6 +113,16 @@ class Views:
         """The handle last truncated away at this index, 0: none. A Commit of one as low fails."""
         _check_range(index, 1)
         return self.tables.chunks.dropped_at(inode, index)
+
+    def ends_in(self, handle: int) -> bool:
+        """Whether a chunk holds the end of its file, and bytes behind it could be."""
+        chunk = self.tables.chunks.record(handle)
+        inode = None if chunk is None else self.tables.inodes.get(chunk.inode)
+        return (
+            chunk is not None
+            and inode is not None
+            and 0 < inode.size - chunk.index * CHUNK_BYTES < CHUNK_BYTES
+        )
 
     def chunk(self, handle: int) -> ChunkRecord | None:
         """One chunk, None when it belongs to no file (any more)."""

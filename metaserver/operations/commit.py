@@ -50,7 +50,7 @@ def _commit_chunks(tables: Tables, inode: Inode, request: Commit, size: int) -> 
             tables.inline.set(inode, b"")  # the writer carried them over
         for chunk in added:
             tables.chunks.add(inode, chunk.index, chunk.handle, chunk.version)
-        resize(tables, inode, size, moment)
+        resize(tables, inode, size, moment, {chunk.index for chunk in request.chunks})
         changed = bool(grows or request.chunks or request.data_changed)
         return _finish(tables, inode, request, changed, moment)
 

@@ -1,10 +1,11 @@
-"""ReserveHandles and GrantChunk: the two entries that a layout may cost."""
+"""ReserveHandles, CutTail and GrantChunk: the entries that a layout may cost."""
 
 from ...fs.codec import Buffer
 from ...fs.errors import Code, TideError
+from ...fs.limits import CHUNK_BYTES
 from ...fs.messages.base import Done, Message
 from ..chunks import NO_CUT
-from ..entries import GrantChunk, HandlesReserved, ReserveHandles
+from ..entries import CutTail, GrantChunk, HandlesReserved, ReserveHandles
 from ..keys import NUMBER_MAX
 from ..moment import Moment
 from ..records import ChunkRecord
@@ -27,6 +28,21 @@ def reserve_handles(tables: Tables, request: ReserveHandles, payload: Buffer) ->
         first = tables.totals.next_handle
         tables.totals.next_handle += request.count
         return HandlesReserved(first, request.count)
+
+    return perform
+
+
+@operation(CutTail)
+def cut_tail(tables: Tables, request: CutTail, payload: Buffer) -> Perform:
+    """See the request."""
+    chunk = tables.chunks.record(request.handle)
+
+    def perform(moment: Moment) -> Message:
+        if chunk is not None:
+            inode = tables.inodes.require(chunk.inode)
+            if inode.size // CHUNK_BYTES == chunk.index:
+                tables.chunks.note_cut(inode.number, inode.size)
+        return Done()
 
     return perform
 

@@ -6,7 +6,14 @@ import pytest
 import trio
 from tidefs.client.fuse.driver import Caller, NewAttributes
 from tidefs.fs.errors import Code, TideError
-from tidefs.fs.limits import CACHE_BLOCK_BYTES, CHUNK_BYTES, DIRTY_MAX_BYTES, INLINE_MAX_BYTES, MIB
+from tidefs.fs.limits import (
+    CACHE_BLOCK_BYTES,
+    CHUNK_BYTES,
+    DIRTY_MAX_BYTES,
+    INLINE_MAX_BYTES,
+    KIB,
+    MIB,
+)
 from tidefs.fs.messages import meta
 
 ME = Caller(1000, 1000, 1, 0o022)
@@ -529,3 +536,31 @@ async def test_a_release_flushes_what_a_mapping_wrote_after_the_close(autojump_c
         await mount.release(handle)
         assert cluster.content(inode) == b"mapped"
         assert isinstance(cluster.calls[-1], meta.Commit)
+
+
+async def test_a_commit_further_on_does_not_cut_off_what_is_still_on_its_way(
+    autojump_clock, cluster, on, small
+):
+    """Of several pushes at a time, one into the next chunk may be the first to arrive."""
+    piece, chunk = 64 * KIB, 256 * KIB
+    with small():
+        async with on("nfs") as mount:
+            inode, handle = await new_file(mount)
+            send, late = mount.chunks.write, trio.Event()
+
+            async def write(place, offset, buffers):
+                if place.index == 0 and offset >= 2 * piece:
+                    await late.wait()
+                await send(place, offset, buffers)
+
+            mount.chunks.write = write
+            data = os.urandom(2 * chunk)
+            for offset in range(0, len(data), piece):
+                await mount.write(handle, offset, data[offset : offset + piece])
+                await trio.sleep(0.1)
+            commits = [call for call in cluster.calls if isinstance(call, meta.Commit)]
+            assert max(commit.size for commit in commits) > chunk
+            late.set()
+            await mount.flush(handle)
+            assert cluster.content(inode) == data
+            assert len(cluster.writes) == len(data) // piece, "nothing was pushed twice"

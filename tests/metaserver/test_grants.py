@@ -374,10 +374,14 @@ async def test_a_stale_replica_is_never_read(server):
     assert numbers(read) == {11, 12}
 
 
-async def test_a_truncation_is_cut_before_anything_is_read(server):
+async def test_a_truncation_is_cut_before_anything_behind_it_is_read(server):
     servers = await chunkservers(server)
     client, inode, place = await written_file(server, servers)
     await client.change(meta.SetAttributes(inode, size=1000))
+    (found,) = await client.layout(inode)
+    assert found.version == place.version
+    assert not any(one.asked for one in servers), "what is left may be read as it is"
+    await client.change(meta.SetAttributes(inode, size=2000))
     (found,) = await client.layout(inode)
     assert found.version > place.version
     for one in servers:
@@ -393,6 +397,7 @@ async def test_a_cut_that_cannot_be_made_leaves_nothing_to_read(server):
     servers = await chunkservers(server)
     client, inode, _ = await written_file(server, servers)
     await client.change(meta.SetAttributes(inode, size=1000))
+    await client.change(meta.SetAttributes(inode, size=2000))
     for one in servers:
         one.failing = {SetVersion}
     (found,) = await client.layout(inode)

@@ -35,7 +35,7 @@ from tidefs.fs.messages.meta import (
 )
 from tidefs.metaserver.check import check
 from tidefs.metaserver.effects import ChunksDropped, Orphaned
-from tidefs.metaserver.entries import GrantChunk, Reap, ReserveHandles
+from tidefs.metaserver.entries import CutTail, GrantChunk, Reap, ReserveHandles
 
 from .tree_model import Model, RefusedError
 
@@ -361,6 +361,13 @@ class BytesMachine(Pair):
             return data.draw(st.integers(1, self.handle), "handle"), self.version
         self.handle += 1
         return self.handle, self.version
+
+    @rule(data=st.data())
+    def cut_tail(self, data):
+        chunks = [chunk for node in self.model.nodes.values() for chunk in node.chunks.values()]
+        handle = data.draw(st.sampled_from([chunk.handle for chunk in chunks] or [77]))
+        self.cluster.do(CutTail(handle))
+        self.model.cut_tail(handle)
 
     @rule(data=st.data(), cutting=st.booleans())
     def grant(self, data, cutting):

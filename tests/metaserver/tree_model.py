@@ -164,14 +164,26 @@ class Model:
             node.content = node.content[:size].rstrip(b"\0")
             for index in [index for index in node.chunks if index * CHUNK_BYTES >= size]:
                 node.dropped[index] = node.chunks.pop(index).handle
-            middle = node.chunks.get(size // CHUNK_BYTES)
-            if middle is not None and size % CHUNK_BYTES:
-                cuts = [size % CHUNK_BYTES, middle.cut]
-                middle.cut = min(cut for cut in cuts if cut >= 0)
-                middle.tainted = middle.version
+            self.cut(node, size)
+        if size > node.size:
+            self.cut(node, node.size)
         if size != node.size:
             node.data_versions += 1
         node.size = size
+
+    def cut(self, node, size):
+        """What lies in the middle chunk behind ``size`` is to go."""
+        middle = node.chunks.get(size // CHUNK_BYTES)
+        if middle is not None and size % CHUNK_BYTES:
+            cuts = [size % CHUNK_BYTES, middle.cut]
+            middle.cut = min(cut for cut in cuts if cut >= 0)
+            middle.tainted = middle.version
+
+    def cut_tail(self, handle):
+        for node in self.nodes.values():
+            for index, chunk in node.chunks.items():
+                if chunk.handle == handle and node.size // CHUNK_BYTES == index:
+                    self.cut(node, node.size)
 
     def patch(self, number, offset, content):
         node = self.file(number)
@@ -205,6 +217,8 @@ class Model:
             node.content = b""
         elif chunk.handle != handle or version <= chunk.tainted:
             raise RefusedError(Code.LAYOUT_CHANGED)
+        if size > node.size and node.size // CHUNK_BYTES != index:
+            self.cut(node, node.size)
         node.size = size
         node.data_versions += 1
 
