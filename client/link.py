@@ -197,6 +197,8 @@ class LinkKeeper:
             except TideError as error:
                 if error.code is Code.SESSION_EXPIRED:
                     self.expire(link.session)
+                elif error.code is Code.DISCONNECTED:
+                    link.ended.set()  # who closed it has said why
                 elif error.code is not Code.BUSY:
                     log.warning("%s: %s", link.peer.name, error)
                     link.end(f"the session is not kept alive: {error}")

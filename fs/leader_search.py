@@ -22,13 +22,16 @@ from .limits import (
     SEARCH_MAX_MS,
 )
 from .member_links import Answer, MemberLinks
-from .members import LEADER, Members
+from .members import LEADER, UNIX, Members
 from .messages.raft import MemberStatus
 from .ports import Ports
 from .ports.randomness import Randomness
 from .rpc import Handler
 
 T = TypeVar("T")
+
+LET_UNIX_FIRST_MS = 20
+"""So long an address waits of which it is not known whose it is."""
 
 QUIET_MS = 1_000
 """Elections are nobody's business. When a search takes longer, somebody should know why."""
@@ -131,6 +134,8 @@ class _Round:
             max_ms=SEARCH_MAX_MS,
             steady=SEARCH_EAGER,
         )
+        if isinstance(key, str) and not key.startswith(UNIX) and self._members.any_unix:
+            await trio.sleep(LET_UNIX_FIRST_MS / 1000)  # it may be the same member's
         while (contact := self._members.contact(key)) is not None:
             # Who is about to take us is left in peace: its watch looks after it.
             if self._leader is None or self._members.server_of(contact) != self._leader.server:

@@ -34,6 +34,7 @@ class Members:
     def __init__(self, configured: Sequence[str], host: str) -> None:
         assert configured, "at least one address"
         self.configured = tuple(dict.fromkeys(configured))
+        self.any_unix = any(address.startswith(UNIX) for address in configured)
         self.led_term = 0
         """The highest term of which it is known that somebody led it. Who leads an earlier one is
         mistaken (Raft section 5.2: a leader was elected by a majority that will not go back)."""
@@ -104,6 +105,6 @@ class Members:
         return tuple(
             sorted(
                 dict.fromkeys(usable + met),
-                key=lambda address: (address != good, not address.startswith(UNIX)),
+                key=lambda address: (not address.startswith(UNIX), address != good),
             )
         )

@@ -78,6 +78,7 @@ def test_unix_sockets_come_first_on_the_same_machine_and_nowhere_else() -> None:
     members = Members(TOLD, "here")
     both = ("tcp:x:1", "unix:/x")
     members.heard(status(1, place(1, "here", *both), place(2, "there", *both)))
+    members.met("tcp:x:1", 1)
     assert members.contact(1) == Contact(1, ("unix:/x", "tcp:x:1"))
     assert members.contact(2) == Contact(2, ("tcp:x:1",))
     told = Members(["unix:/x"], "here")
