@@ -13,7 +13,7 @@ from itertools import accumulate
 import msgspec
 import trio
 
-from ..fs.limits import APPEND_MAX_BYTES, APPENDS_IN_FLIGHT_MAX, MIB
+from ..fs.limits import APPEND_MAX_BYTES, MIB
 from ..fs.messages.raft import Append
 from .oplog import Log
 from .raft.contract import Envelope, Record
@@ -100,10 +100,20 @@ class Feeder:
             self.send(filled)
 
     def _wait(self, envelope: Envelope) -> None:
+        """Put it behind the others for that receiver, if it goes on where they end. If not the
+        core has gone back, and they are out of date; unless they are at that point themselves:
+        heartbeats overtake Appends that wait here, and so they may seem to be lost."""
         queue = self._queues.get(envelope.receiver)
         if queue is None:
-            queue = self._queues[envelope.receiver] = deque(maxlen=2 * APPENDS_IN_FLIGHT_MAX)
+            queue = self._queues[envelope.receiver] = deque()
             self.nursery.start_soon(self._work_off, envelope.receiver, queue)
+        first, _ = _range(envelope)
+        if queue and queue[0].message.term != envelope.message.term:
+            queue.clear()
+        if queue and first == _range(queue[0])[0]:
+            return
+        if queue and first != _range(queue[-1])[1]:
+            queue.clear()
         queue.append(envelope)
 
     async def _work_off(self, receiver: int, queue: deque[Envelope]) -> None:
@@ -167,6 +177,13 @@ def split(envelope: Envelope, message: Append, records: Sequence[Record]) -> lis
         previous_index, previous_term = piece[-1].index, piece[-1].term
         start = stop
     return pieces
+
+
+def _range(envelope: Envelope) -> tuple[int, int]:
+    """The first record that an Append means, and the one behind its last."""
+    message = envelope.message
+    assert isinstance(message, Append)
+    return message.previous_index + 1, message.previous_index + 1 + message.count
 
 
 def _nobody(envelopes: Sequence[Envelope]) -> None:

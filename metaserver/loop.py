@@ -161,6 +161,8 @@ class Loop:
         core, proposals = self._core, self._proposals
         state_ns = self._applier.state.totals.time_ns
         bodies = proposals.next_batch(core.next_index, core.term, state_ns)
+        if not bodies:
+            return
         try:
             proposals.accepted(core.propose(bodies, now_ns))
         except TideError as error:

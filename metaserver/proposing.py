@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..fs.codec import Buffer, pack
-from ..fs.errors import TideError
-from ..fs.limits import LOG_BATCH_MAX_ENTRIES, MIB
+from ..fs.errors import Code, TideError
+from ..fs.limits import FRAME_PAYLOAD_MAX_BYTES, LOG_BATCH_MAX_ENTRIES, MIB
 from ..fs.messages.base import Message, Request
 from ..fs.ports.clock import Clock
 from .entries import Entry
 from .raft.contract import Record
 
 BATCH_MAX_BYTES = 8 * MIB
+ENTRY_MAX_BYTES = FRAME_PAYLOAD_MAX_BYTES
+"""A larger one could be logged here, and never be sent to another member."""
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +63,13 @@ class Proposals:
         the log together. ``state_ns`` is the time of the last entry that was applied."""
         bodies: list[bytes] = []
         size_bytes = 0
-        for proposal in self.waiting[:LOG_BATCH_MAX_ENTRIES]:
+        while len(bodies) < min(len(self.waiting), LOG_BATCH_MAX_ENTRIES):
+            proposal = self.waiting[len(bodies)]
             body = self._stamp(proposal, first_index + len(bodies), term, state_ns)
+            if len(body) > ENTRY_MAX_BYTES:
+                del self.waiting[len(bodies)]
+                _answer(proposal, _too_large(proposal, len(body)), 0)
+                continue
             size_bytes += len(body)
             if bodies and size_bytes > BATCH_MAX_BYTES:
                 break
@@ -118,6 +125,13 @@ class Proposals:
         pending, self._pending = self._pending, {}
         for proposal in pending.values():
             _answer(proposal, error, 0)
+
+
+def _too_large(proposal: Proposal, length: int) -> TideError:
+    name = type(proposal.request).__name__
+    return TideError(
+        Code.TOO_LARGE, f"{name}: its entry has {length} bytes, {ENTRY_MAX_BYTES} are the most"
+    )
 
 
 def _answer(proposal: Proposal, outcome: Message | TideError, index: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 import trio
 from tidefs.fs.attributes import Kind
 from tidefs.fs.errors import Code, TideError
-from tidefs.fs.limits import MIB
+from tidefs.fs.limits import FRAME_PAYLOAD_MAX_BYTES, MIB
 from tidefs.fs.messages.meta import Create, Entry, MakeDirectory, RemoveDirectory, Unlink
 from tidefs.metaserver.driver import Driver
 from tidefs.metaserver.entries import FormatCluster
@@ -188,6 +188,20 @@ async def test_a_batch_is_bounded_in_bytes(nursery):
         driver.propose(mkdir(f"d{number}"), answers, payload=bytes(3 * MIB))
     await answers.wait(5)
     assert not any(isinstance(outcome, TideError) for outcome, _ in answers.outcomes)
+
+
+async def test_an_entry_that_no_other_member_could_be_sent_is_refused(nursery):
+    driver, state = await start(nursery, FakeDisk())
+    await driver.perform(formatted())
+    answers = Answers()
+    driver.propose(mkdir("before"), answers)
+    driver.propose(mkdir("large"), answers, payload=bytes(FRAME_PAYLOAD_MAX_BYTES))
+    driver.propose(mkdir("after"), answers)
+    await answers.wait(3)
+    refused = [outcome for outcome, _ in answers.outcomes if isinstance(outcome, TideError)]
+    assert [error.code for error in refused] == [Code.TOO_LARGE]
+    names = {entry.name for entry in state.listing(1, 0, 10).entries}
+    assert names == {b"before", b"after"}
 
 
 # --- room on the disk ----------------------------------------------------------------------------
