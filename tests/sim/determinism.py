@@ -5,8 +5,8 @@ queue of ready tasks is one that keeps theirs back.
 
 trio shuffles the tasks that are ready in each round of its loop. Hypothesis needs that shuffle to
 be repeatable, and trio keeps two private names for it: a switch that sorts the batch before the
-shuffle, and the random generator that shuffles. Beside them a run needs trio's public MockClock,
-which jumps to the next deadline whenever every task waits.
+shuffle, and the random generator that shuffles. Beside them a run needs a clock that goes on to
+whatever is due next whenever every task waits.
 
 What else could make two runs differ is the business of the simulated program: iterating over a
 set of strings or objects (their order changes with PYTHONHASHSEED and with addresses), threads,
@@ -18,16 +18,72 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TypeVar
+from math import inf
+from typing import Protocol, TypeVar
 
 import trio
 from trio._core import _run as trio_loop
-from trio.testing import MockClock
 
 T = TypeVar("T")
 
 HOST: ContextVar[str] = ContextVar("HOST", default="")
 """Of which host's process a task is a part. Tasks take it over from who starts them."""
+
+
+IDLE_S = 0.1
+IDLE_MAX = 100
+
+
+class Agenda(Protocol):
+    """What is to happen at given times, outside of all tasks."""
+
+    @property
+    def due_s(self) -> float:
+        """When the next thing is due; infinity when there is none."""
+        ...
+
+    def act(self) -> None:
+        """Do all that is due. Must not raise."""
+        ...
+
+
+class VirtualClock(trio.abc.Clock):
+    """Stands still while a task can take a step; then it is as late as the next thing is due."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._idle = 0
+        self.agenda: Agenda | None = None
+
+    def start_clock(self) -> None:
+        """It starts by itself."""
+
+    def current_time(self) -> float:
+        return self._now_s
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """trio asks this when every task waits; the answer is always that the time has come."""
+        due_s = self.agenda.due_s if self.agenda is not None else inf
+        if due_s == deadline == inf:
+            return self._wait_for_trio()
+        self._idle = 0
+        self._now_s = max(self._now_s, min(due_s, deadline))
+        if self.agenda is not None and due_s <= deadline:
+            self.agenda.act()
+        return 0
+
+    def _wait_for_trio(self) -> float:
+        """For what trio itself does at its end. Else nothing will ever happen any more."""
+        self._idle += 1
+        if self._idle > IDLE_MAX:
+            raise RuntimeError("every task waits, and nothing will ever happen")
+        return IDLE_S
+
+
+def virtual_clock() -> VirtualClock | None:
+    """That of this run; None when trio was started by somebody else."""
+    clock = trio.lowlevel.current_clock()
+    return clock if isinstance(clock, VirtualClock) else None
 
 
 class Ready(deque[trio.lowlevel.Task]):
@@ -82,7 +138,7 @@ def run(main: Callable[[], Awaitable[T]], seed: int) -> T:
         return await main()
 
     try:
-        return trio.run(main_on_own_queue, clock=MockClock(autojump_threshold=0))
+        return trio.run(main_on_own_queue, clock=VirtualClock())
     finally:
         trio_loop._r.setstate(state)
         trio_loop._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]

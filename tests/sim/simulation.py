@@ -3,7 +3,7 @@
 import logging
 import random
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any, NamedTuple
 
 from . import determinism
@@ -63,13 +63,13 @@ class How(NamedTuple):
 def simulate(seed: int, how: How, copy_to: IO[str] | None = None) -> Outcome:
     """Run one seed."""
     chance = random.Random(f"{seed} options")
-    options = Options.draw(chance)
+    broken = MUTATIONS[how.mutation] if how.mutation else Mutation()
+    options = replace(Options.draw(chance), **broken.options)
     if how.faults:
         options = options.with_faults(how.faults)
     if how.changes:
         options = options.changed(how.changes)
     trace = Trace(copy_to)
-    broken = MUTATIONS[how.mutation] if how.mutation else Mutation()
     log = ErrorLog(trace)
     root = logging.getLogger()
     root.addHandler(log)
