@@ -85,6 +85,8 @@ class Server:
         self.below: Callable[[int], int] = lambda bound: 0
         self.held = False
         """True: duties are performed one by one, by the test."""
+        self.asleep = False
+        """The process is stopped: it does not tick, and what comes is lost."""
         self.tears = True
         """Whether an abandoned Ready's hard state is on the disk all the same."""
         self.duty = Duty.NONE
@@ -168,7 +170,7 @@ class Server:
                 self.world.monitor.persisted(self, written)
         self.core = self._ready = self._rest = None
         self.duty = Duty.NONE
-        self.held = False
+        self.held = self.asleep = False
         self.waiting_reads.clear()
         self.world.monitor.crashed(self)
 
@@ -413,6 +415,10 @@ def _visible(core: Core) -> tuple[object, ...]:
     )
 
 
+MAKE: Callable[[Begin], Core] = Member
+"""What makes members, unless a world is told otherwise."""
+
+
 class World:
     """Servers, the network between them, and the time."""
 
@@ -421,12 +427,12 @@ class World:
         voters: Sequence[int] = (1, 2, 3),
         learners: Sequence[int] = (),
         *,
-        make: Callable[[Begin], Core] = Member,
+        make: Callable[[Begin], Core] | None = None,
         timing: Timing = TIMING,
         monitor: Monitor | None = None,
         latency_ns: Callable[[], int] = lambda: 1 * MS,
     ) -> None:
-        self.make = make
+        self.make = make or MAKE
         self.timing = timing
         self.now_ns = 0
         self.monitor = monitor or Monitor()
@@ -470,7 +476,7 @@ class World:
         """It arrives, if anybody is there."""
         envelope = self.network.take(packet)
         receiver = self.servers.get(packet.envelope.receiver)
-        if envelope is None or receiver is None or not receiver.up:
+        if envelope is None or receiver is None or not receiver.up or receiver.asleep:
             return None
         return receiver.step(envelope)
 
@@ -511,7 +517,7 @@ class World:
     def due_ns(self, server: Server) -> int | None:
         """When its core wants a tick, by the world's time."""
         deadline_ns = server.running.deadline_ns
-        if deadline_ns is None:
+        if deadline_ns is None or server.asleep:
             return None
         if server.held:
             # What is due may be waiting for its turn: no need to say the time again and again.

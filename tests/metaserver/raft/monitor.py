@@ -355,6 +355,8 @@ class Monitor:
         """A snapshot took the place of the log: it has only what is committed."""
         self.happened["installed"] += 1
         promise(checkpoint.index <= self.committed_index, f"{checkpoint.index} is not committed")
+        found = server.running.configuration
+        promise(found == checkpoint.configuration, f"{server.server} goes on with {found}")
         for record in checkpoint.applied:
             promise(self.applied_ever[record.index] == content(record), f"{record} in a snapshot")
 

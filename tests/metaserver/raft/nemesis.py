@@ -12,11 +12,15 @@ import random
 from collections.abc import Callable
 
 from tidefs.fs.errors import Code, TideError
+from tidefs.fs.messages.raft import TimeoutNow
 from tidefs.metaserver.raft.contract import Begin, Core
 from tidefs.metaserver.raft.core import Member
 
 from .fake_log import Checkpoint
 from .harness import MS, TIMING, Server, World
+
+WILD = TIMING._replace(drift_parts=4)
+"""Clocks that differ by a quarter, so that who forgets about it gives leases that are too long."""
 
 VOTERS = (1, 2, 3)
 SPARES = (4, 5, 6)
@@ -31,7 +35,7 @@ class Nemesis:
     def __init__(
         self, make: Callable[[Begin], Core] = Member, draws: Callable[[int], int] | None = None
     ) -> None:
-        self.world = World(VOTERS, make=make)
+        self.world = World(VOTERS, make=make, timing=WILD)
         for spare in SPARES:
             self.world.add(spare)
         self.count = 0
@@ -42,7 +46,7 @@ class Nemesis:
 
     def begin(self, clocks: int) -> None:
         """Clocks are apart, and run at rates that differ by no more than is allowed."""
-        widest = 1_000_000 // TIMING.drift_parts // 2 - 1
+        widest = 1_000_000 // WILD.drift_parts // 2 - 10_000
         for server in self.world.servers.values():
             clocks, step = divmod(clocks, 3)
             server.clock_parts = (step - 1) * widest
@@ -59,7 +63,7 @@ class Nemesis:
 
     def _leading(self, number: int) -> Server | None:
         """One that believes to lead; when there is none, any."""
-        leading = [server for server in self.world.up() if server.leads]
+        leading = [server for server in self.world.up() if server.leads and not server.asleep]
         return leading[number % len(leading)] if leading else self._up(number)
 
     # --- time and messages
@@ -108,6 +112,12 @@ class Nemesis:
         if flying:
             self.world.network.double(flying[number % len(flying)])
 
+    def delay(self, number: int, ms: int) -> None:
+        """A packet comes much later."""
+        flying = self.world.network.flying()
+        if flying:
+            self.world.network.delay(flying[number % len(flying)], (ms % 2_000) * MS)
+
     # --- links
 
     def cut(self, one: int, other: int) -> None:
@@ -126,6 +136,12 @@ class Nemesis:
         leader = self.world.leader()
         if leader:
             self.world.isolate(leader.server)
+
+    def part_from_leader(self, number: int, _: int = 0) -> None:
+        """It does not hear the leader, nor the leader it; all others hear both."""
+        leader, other = self.world.leader(), self._server(number)
+        if leader and leader is not other:
+            self.world.network.isolate(other.server, [leader.server])
 
     def heal(self, _: int = 0, __: int = 0) -> None:
         """All links work."""
@@ -150,6 +166,13 @@ class Nemesis:
         down = [server for server in self.world.servers.values() if not server.up]
         if down:
             down[number % len(down)].start()
+
+    def restart_at_once(self, number: int, torn: int) -> None:
+        """One crashes, and is back before anybody notices."""
+        server = self._up(number)
+        if server:
+            server.crash(torn % 4)
+            server.start()
 
     def restart_all(self, _: int = 0, __: int = 0) -> None:
         """All that are down."""
@@ -220,6 +243,49 @@ class Nemesis:
         server = self._leading(number)
         if server:
             allowed(server.transfer, self._server(to).server)
+
+    def transfer_late(self, to: int, ms: int) -> None:
+        """The word to stand for election arrives when the leader has given it up."""
+        leader, target = self.world.leader(), self._server(to)
+        if leader is None:
+            return
+        allowed(leader.transfer, target.server)
+        for packet in self.world.network.flying(leader.server, target.server):
+            if isinstance(packet.envelope.message, TimeoutNow):
+                self.world.network.delay(packet, (550 + ms % 500) * MS)
+        link = leader.server, target.server
+        self.world.network.cut.add(link)
+        self.world.run(540 * MS)
+        self.world.network.cut.discard(link)
+
+    def coup(self, number: int, _: int = 0) -> None:
+        """One that does not hear the leader stands just when all who hear it have restarted."""
+        self.part_from_leader(number)
+        leader, other = self.world.leader(), self._server(number)
+        if leader is None or leader is other or not other.up:
+            return
+        due_ns = self.world.due_ns(other)
+        if due_ns is None:
+            return
+        self.world.run(max(0, due_ns - self.world.now_ns - 1))
+        for server in self.world.up():
+            if server not in (leader, other):
+                server.crash()
+                server.start()
+        self.world.run(20 * MS)
+
+    def sleep(self, ms: int, count: int) -> None:
+        """The leader is stopped for a while, and asked for a read as soon as it goes on."""
+        leader = self.world.leader()
+        if leader is None:
+            return
+        leader.asleep = True
+        self.world.run((300 + ms % 500) * MS)
+        self.propose(0, count)
+        self.world.run(5 * MS)
+        leader.asleep = False
+        self.count += 1
+        leader.read(self.count)
 
     def change(self, number: int, mask: int) -> None:
         """Other members; the rules refuse most of these.
@@ -337,7 +403,9 @@ ACTS = {
     "deliver_all": 12,
     "lose": 4,
     "double": 4,
+    "delay": 3,
     "cut": 2,
+    "part_from_leader": 3,
     "part": 3,
     "isolate_leader": 2,
     "heal": 6,
@@ -345,6 +413,7 @@ ACTS = {
     "crash_leader": 2,
     "restart": 4,
     "restart_all": 3,
+    "restart_at_once": 3,
     "hold": 4,
     "duty": 10,
     "release": 6,
@@ -355,6 +424,9 @@ ACTS = {
     "read_from_leader": 8,
     "read_index": 6,
     "transfer": 3,
+    "transfer_late": 2,
+    "coup": 1,
+    "sleep": 1,
     "change": 3,
     "compact": 4,
     "offer": 3,
@@ -362,14 +434,23 @@ ACTS = {
 }
 """Every act, and how often it happens in a walk."""
 
+USUAL = {"run", "deliver_all", "heal", "restart_all", "release", "free", "propose", "read"}
+"""What happens all the time in a group that is well."""
+
 
 def walk(seed: int, steps: int, make: Callable[[Begin], Core] = Member) -> Nemesis:
     """Random acts, the same for the same seed; then it must recover."""
     dice = random.Random(seed)
-    nemesis = Nemesis(make, dice.randrange)
+    # Now and then two are equally patient, or one as little as it may be.
+    nemesis = Nemesis(make, lambda bound: dice.randrange(bound) * dice.randrange(3) // 2)
     nemesis.begin(dice.randrange(1_000_000))
     # Not everything happens every time: quiet runs get further.
-    acts = {act: weight for act, weight in ACTS.items() if dice.random() < 0.8}
+    calm = dice.choice((1, 1, 4, 16))
+    acts = {
+        act: weight * (calm if act in USUAL else 1)
+        for act, weight in ACTS.items()
+        if dice.random() < 0.8
+    }
     for act in dice.choices(list(acts), list(acts.values()), k=steps):
         getattr(nemesis, act)(dice.randrange(1 << 16), dice.randrange(1 << 16))
     nemesis.recover()

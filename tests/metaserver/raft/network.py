@@ -1,7 +1,7 @@
 """What is on its way between members: packets that a test delivers, drops, doubles, holds up."""
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tidefs.metaserver.raft.contract import Envelope
 
@@ -27,12 +27,13 @@ class Network:
     def __init__(self, latency_ns: Callable[[], int]) -> None:
         self.latency_ns = latency_ns
         self.cut: set[tuple[int, int]] = set()
+        self.loses: Callable[[Envelope], bool] = lambda envelope: False
         self._sent = 0
         self._heap: list[Packet] = []
 
     def send(self, envelope: Envelope, now_ns: int) -> None:
         """It goes off, or is lost on a link that is cut."""
-        if (envelope.sender, envelope.receiver) in self.cut:
+        if (envelope.sender, envelope.receiver) in self.cut or self.loses(envelope):
             return
         self._sent += 1
         packet = Packet(self._sent, envelope, now_ns + self.latency_ns())
@@ -49,6 +50,12 @@ class Network:
         self._sent += 1
         due_ns = max(other.due_ns for other in self._heap)
         heapq.heappush(self._heap, Packet(self._sent, packet.envelope, due_ns))
+
+    def delay(self, packet: Packet, by_ns: int) -> None:
+        """It arrives that much later."""
+        packet.gone = True
+        self._sent += 1
+        heapq.heappush(self._heap, Packet(self._sent, packet.envelope, packet.due_ns + by_ns))
 
     def first(self) -> Packet | None:
         """The next to arrive."""
@@ -76,7 +83,7 @@ class Network:
         """Between whom something is on its way, each once, in order."""
         yield from sorted({packet.envelope[:2] for packet in self.flying()})
 
-    def isolate(self, one: int, others: Iterator[int] | list[int]) -> None:
+    def isolate(self, one: int, others: Iterable[int]) -> None:
         """Nothing goes between it and the others."""
         for other in others:
             if other != one:

@@ -238,6 +238,23 @@ def test_a_leader_that_leaves_leads_until_that_is_committed():
     assert world[1].running.role is Role.LEARNER
 
 
+def test_who_was_removed_stands_until_that_is_committed():
+    """Thesis 4.2.2: 4 alone is the new group, and does not have the record that says so; only who
+    has it, and is not in the group any more, can bring it there."""
+    world = grown(4)
+    catch_up(world, 4)
+    world[1].change((4,))
+    for other in (4, 2):
+        exchange(world, 1, other)
+    world.network.drop_all(1, 4)
+    world.deliver_all(1, 2)
+    world[1].crash()
+    assert logged(world[2])[-1] == ([4], [])
+    assert logged(world[4])[-1] == ([4], [1, 2, 3])
+    assert world.run(5_000 * MS, lambda: world[4].leads)
+    assert logged(world[4])[-1] == ([4], [])
+
+
 def test_a_removed_server_does_not_disturb():
     """6 and thesis 4.2.3: who hears from a leader ignores who asks for a vote, and its term."""
     world = grown(4)

@@ -435,13 +435,18 @@ def test_a_request_to_stand_that_comes_late_breaks_no_lease():
     asked for one must not trust its own any more."""
     world = led()
     world[1].transfer(2)
-    late = [p for p in world.network.flying(1, 2) if isinstance(p.envelope.message, TimeoutNow)]
-    assert late
-    for packet in late:
-        world.network.take(packet)
+    (late,) = [p for p in world.network.flying(1, 2) if isinstance(p.envelope.message, TimeoutNow)]
+    world.network.take(late)
+    world.network.cut = {(1, 2)}
     world.run(4 * TIMING.election_min_ns)
-    world[2].step(late[0].envelope)
+    world.heal()
+    world[1].propose(b"it goes on leading")
+    world.run(2 * TIMING.heartbeat_ns)
+    world.network.cut = {(2, 1)}
+    world[2].step(late.envelope)
     world.settle()  # the monitor looks at the leases
+    assert world[2].leads
+    assert world[1].leads
 
 
 # --- thesis 6.2 and 9.6

@@ -18,11 +18,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tidefs.metaserver.raft import replication
 
+from .mutants import small_batches
 from .nemesis import Nemesis, walk
 
-EXAMPLES = int(os.environ.get("RAFT_EXAMPLES", "40"))
-WALKS = int(os.environ.get("RAFT_WALKS", "150"))
+EXAMPLES = int(os.environ.get("RAFT_EXAMPLES", "30"))
+WALKS = int(os.environ.get("RAFT_WALKS", "100"))
 SLICES = 5
 STEPS = 400
 
@@ -36,6 +38,13 @@ SEEN = (
 NUMBERS = st.integers(0, (1 << 16) - 1)
 FEW = st.integers(0, 7)
 TIMES_MS = st.integers(0, 599)
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch):
+    for name in ("LOG_BATCH_MAX_ENTRIES", "APPENDS_IN_FLIGHT_MAX"):
+        monkeypatch.setattr(replication, name, getattr(replication, name))
+    small_batches(replication)
 
 
 class Group(RuleBasedStateMachine):
@@ -90,9 +99,17 @@ class Group(RuleBasedStateMachine):
     def crash(self, number, torn, leader):
         (self.nemesis.crash_leader if leader else self.nemesis.crash)(number, torn)
 
+    @rule(number=FEW, at_once=st.booleans())
+    def restart(self, number, at_once):
+        (self.nemesis.restart_at_once if at_once else self.nemesis.restart)(number, 0)
+
+    @rule(number=NUMBERS, ms=st.integers(0, 1_999))
+    def delay(self, number, ms):
+        self.nemesis.delay(number, ms)
+
     @rule(number=FEW)
-    def restart(self, number):
-        self.nemesis.restart(number)
+    def part_from_leader(self, number):
+        self.nemesis.part_from_leader(number)
 
     @rule(number=FEW)
     def hold(self, number):
@@ -124,6 +141,18 @@ class Group(RuleBasedStateMachine):
     @rule(number=FEW, to=FEW)
     def transfer(self, number, to):
         self.nemesis.transfer(number, to)
+
+    @rule(to=FEW, ms=st.integers(0, 999))
+    def transfer_late(self, to, ms):
+        self.nemesis.transfer_late(to, ms)
+
+    @rule(number=FEW)
+    def coup(self, number):
+        self.nemesis.coup(number)
+
+    @rule(ms=TIMES_MS, count=st.integers(0, 2))
+    def sleep(self, ms, count):
+        self.nemesis.sleep(ms, count)
 
     @rule(number=FEW, mask=NUMBERS)
     def change(self, number, mask):
@@ -169,7 +198,7 @@ def test_walks(part):
 def test_walks_see_everything():
     """What never happens is not tested."""
     happened = walk(1, 0).world.monitor.happened
-    for seed in range(40):
+    for seed in range(20):
         happened += walk(seed, STEPS).world.monitor.happened
     for what in SEEN:
         assert happened[what] > 2, (what, happened)
