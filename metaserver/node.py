@@ -121,6 +121,7 @@ class _Node:
             driver.core.progress,
             lambda: driver.oplog.first_index,
         )
+        self._upkeep.held_from = self._sender.needed_from
         self._view = MemberView(
             config, driver, self._upkeep, self._sender, ports.clock, self.addresses, pid
         )

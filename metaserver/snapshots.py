@@ -51,6 +51,7 @@ class _Copy(msgspec.Struct, eq=False):
 
     manifest: Manifest
     file: File
+    begun: bool = False  # something of it was sent since it was last known to be there
 
 
 class SnapshotSender:
@@ -73,16 +74,17 @@ class SnapshotSender:
         self._checkpoints = checkpoints
         self._progress = progress
         self._first_index = first_index
-        self._sending: dict[int, int | None] = {}
+        self._sending: dict[int, int] = {}
+        """Who is brought up, and the snapshot of which index is on its way there (0: none)."""
         self._verified: dict[str, bool] = {}
         """Folders of checkpoints that were read as a whole, and whether they are good."""
         self._once = Once(log)
         self.sent_count = 0
         """Snapshots that others took whole, since the start."""
 
-    def sending(self) -> dict[int, int | None]:
-        """Who is being brought up, and with the snapshot of which index (None: not chosen yet)."""
-        return dict(self._sending)
+    def needed_from(self) -> int | None:
+        """The log from there on is needed by who gets a snapshot now; None: by nobody."""
+        return min((index + 1 for index in self._sending.values() if index), default=None)
 
     async def run(self) -> None:
         """For ever."""
@@ -90,7 +92,7 @@ class SnapshotSender:
             while True:
                 for server in self._in_need():
                     if server not in self._sending:
-                        self._sending[server] = None
+                        self._sending[server] = 0
                         transfers.start_soon(self._bring_up, server)
                 await trio.sleep(SNAPSHOT_LOOK_MS / 1000)
 
@@ -109,7 +111,6 @@ class SnapshotSender:
                 delay_ms = 0
                 try:
                     copy = await self._useful(copy)
-                    self._sending[server] = copy.manifest.index
                     await self._transfer(server, copy)
                     backoff.reset()
                     self._once.well(name, "metaserver %s takes the snapshot now", name)
@@ -162,29 +163,36 @@ class SnapshotSender:
 
     async def _transfer(self, server: int, copy: _Copy) -> None:
         """All that is missing there, on a connection of its own: no heartbeat waits behind it."""
-        manifest = copy.manifest
         peer = await self._group.reach(server)
+        self._sending[server] = copy.manifest.index
         try:
-            offer = OfferSnapshot(
-                index=manifest.index,
-                term=manifest.term,
-                length=manifest.length,
-                checksum=manifest.checksum,
-            )
-            offset = (await peer.call(offer, timeout_ms=SNAPSHOT_PIECE_MS)).offset
-            if offset < manifest.length:
-                log.info(
-                    "the snapshot of %d goes to %s: %d of %d MiB are to be sent",
-                    manifest.index,
-                    peer.name,
-                    (manifest.length - offset) // MIB,
-                    manifest.length // MIB,
-                )
-            while offset < manifest.length:
-                offset = await self._send_some(peer, copy, offset)
-                self.sent_count += offset == manifest.length
+            await self._send_rest(peer, copy)
         finally:
+            self._sending[server] = 0  # who is away may be so for long: the log does not wait
             peer.close("this was about a snapshot")
+
+    async def _send_rest(self, peer: Peer, copy: _Copy) -> None:
+        manifest = copy.manifest
+        offer = OfferSnapshot(
+            index=manifest.index,
+            term=manifest.term,
+            length=manifest.length,
+            checksum=manifest.checksum,
+        )
+        offset = (await peer.call(offer, timeout_ms=SNAPSHOT_PIECE_MS)).offset
+        if offset < manifest.length:
+            copy.begun = True
+            log.info(
+                "the snapshot of %d goes to %s: %d of %d MiB are to be sent",
+                manifest.index,
+                peer.name,
+                (manifest.length - offset) // MIB,
+                manifest.length // MIB,
+            )
+        while offset < manifest.length:
+            offset = await self._send_some(peer, copy, offset)
+        self.sent_count += copy.begun
+        copy.begun = False
 
     async def _send_some(self, peer: Peer, copy: _Copy, start: int) -> int:
         """A few pieces from ``start`` on; where to go on then. BAD_CHECKSUM: not any further."""

@@ -1,6 +1,7 @@
 """Checkpoints while the server serves, and the log cut off behind them."""
 
 import logging
+from collections.abc import Callable
 
 import trio
 
@@ -10,6 +11,8 @@ from .driver import Driver
 from .recovery import Recovered
 
 RETRY_MS = 10_000
+HELD_MAX = 10
+"""So many times what is between two checkpoints is kept of the log for who gets a snapshot."""
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,8 @@ class Upkeep:
         """When it was made or installed, wall clock; 0: before this start."""
         self.installed_count = 0
         """Checkpoints that came from a leader, since the start."""
+        self.held_from: Callable[[], int | None] = _nobody
+        """From which record on others still need the log, beyond the checkpoints that are kept."""
         self._due = trio.Event()
         driver.on_applied = self._applied
         driver.on_state_changed = self._installed
@@ -69,5 +74,13 @@ class Upkeep:
         index, term = totals.applied_index, totals.applied_term
         needed_index = await self._checkpoints.make(store, index, term)
         self._is_made(index)
-        self._driver.drop_log_before(needed_index + 1)
-        log.info("checkpoint at %d; the log is kept from %d on", index, needed_index + 1)
+        needed_from = needed_index + 1
+        if (held_from := self.held_from()) is not None:
+            oldest = index - HELD_MAX * self._every_entries
+            needed_from = min(needed_from, max(held_from, oldest))
+        self._driver.drop_log_before(needed_from)
+        log.info("checkpoint at %d; the log is kept from %d on", index, needed_from)
+
+
+def _nobody() -> None:
+    """As long as nobody gets a snapshot."""

@@ -157,6 +157,24 @@ async def test_two_checkpoints_are_kept_and_the_log_from_the_older_on(nursery):
     assert 1 < server.recovered.oplog.first_index <= indexes[-2] + 1
 
 
+async def test_the_log_is_held_for_who_gets_a_snapshot_but_not_for_ever(nursery):
+    server = await in_memory(FakeDisk()).start(nursery)
+    server.upkeep._every_entries = 100
+    held_from = 40
+    server.upkeep.held_from = lambda: held_from
+    for prefix in "abcde":
+        await server.fill(prefix, 100)
+        await server.upkeep.make_checkpoint()
+    await trio.testing.wait_all_tasks_blocked()
+    assert 1 <= server.driver.oplog.first_index <= held_from
+    for prefix in "fghijklmno":
+        await server.fill(prefix, 100)
+        await server.upkeep.make_checkpoint()
+    await trio.testing.wait_all_tasks_blocked()
+    applied_index = server.state.totals.applied_index
+    assert held_from < server.driver.oplog.first_index <= applied_index - 1000
+
+
 @pytest.mark.parametrize("file", ["state", "manifest"])
 async def test_a_damaged_checkpoint_falls_back_to_the_older_one(nursery, file, caplog):
     server = await in_memory(FakeDisk()).start(nursery)

@@ -160,7 +160,7 @@ async def installed(pair):
 async def test_a_snapshot_is_sent_and_installed(pair, caplog):
     async with pair.living(), pair.sending() as sender:
         await installed(pair)
-        await until(lambda: not sender.sending())
+        await until(lambda: not sender._sending)
     assert pair.taken == list(range(0, len(STATE), PIECE))
     assert "no snapshot for" not in caplog.text
 
@@ -172,7 +172,7 @@ async def test_on_a_real_disk(tmp_path):
     await pair.make_checkpoint()
     async with pair.living(), pair.sending() as sender:
         await installed(pair)
-        await until(lambda: not sender.sending())
+        await until(lambda: not sender._sending)
 
 
 async def test_the_file_of_a_whole_number_of_pieces_and_a_tiny_one(tmp_path):
@@ -322,6 +322,38 @@ async def test_a_newer_checkpoint_does_not_disturb_a_transfer(pair, breaks):
         await installed(pair)
     if not breaks:
         assert pair.taken == list(range(0, len(STATE), PIECE))
+
+
+async def test_while_it_is_sent_the_log_behind_it_is_held(pair):
+    """So a member that takes long is not behind the log again when it has it."""
+    halfway, go_on = trio.Event(), trio.Event()
+    handle = pair.receiver.handle
+
+    def take(incoming):
+        if incoming.request.offset == 10 * PIECE:
+            halfway.set()
+            return after(go_on, handle, incoming)
+        return handle(incoming)
+
+    pair.follower.others[SnapshotPiece] = take
+    async with pair.living(), pair.sending() as sender:
+        assert sender.needed_from() is None
+        await halfway.wait()
+        assert sender.needed_from() == 121
+        pair.follower.peers[-1].close("the cable is cut")
+        await until(lambda: sender.needed_from() is None)
+        go_on.set()
+        await installed(pair)
+        await until(lambda: not sender._sending)
+        assert sender.needed_from() is None
+        assert sender.sent_count == 1
+
+
+async def after(event, handle, incoming):
+    await event.wait()
+    later = handle(incoming)
+    if later is not None:
+        await later
 
 
 async def test_when_the_log_left_it_behind_the_newer_one_is_sent(pair):
