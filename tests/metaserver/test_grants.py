@@ -4,55 +4,17 @@ import pytest
 import trio
 from tidefs.fs.config import Duration
 from tidefs.fs.errors import Code, TideError
-from tidefs.fs.limits import CHUNK_BYTES, GIB, MIB
+from tidefs.fs.limits import GIB, MIB
 from tidefs.fs.messages import meta
 from tidefs.fs.messages.chunk import CopyChunk, DeleteChunks, ReportBad, SetVersion
 
 from .live import FakeChunkserver, FakeReplica, Metaserver, eventually, until
+from .placing import again, base_of, chunkservers, numbers, refused, write, written_file
 
 
 @pytest.fixture
 async def server(tmp_path, nursery):
     return await Metaserver(tmp_path, nursery).start()
-
-
-async def chunkservers(server, count=3, **options):
-    return [
-        await FakeChunkserver(server, number, **options).start() for number in range(11, 11 + count)
-    ]
-
-
-async def refused(code: Code, awaitable) -> TideError:
-    with pytest.raises(TideError) as caught:
-        await awaitable
-    assert caught.value.code is code, caught.value
-    return caught.value
-
-
-def write(servers, place):
-    """A client's first write reaches every replica of a layout."""
-    numbers = {replica.server for replica in place.replicas}
-    for one in servers:
-        if one.number in numbers:
-            one.write(place)
-
-
-async def written_file(server, servers, size=1 * MIB):
-    """A client, a file with one committed chunk, and its layout."""
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    write(servers, place)
-    await client.commit(inode, [place], size, base=await base_of(client, inode))
-    return client, inode, place
-
-
-async def base_of(client, inode):
-    return (await client.call(meta.GetAttributes(inode))).attributes.data_version
-
-
-def numbers(place):
-    return {replica.server for replica in place.replicas}
 
 
 # --- chunks that do not exist yet ----------------------------------------------------------------
@@ -71,64 +33,6 @@ async def test_a_missing_chunk_is_reserved_on_distinct_servers(server):
         assert len(numbers(place)) == 3
     assert await client.layout(inode, 0, 3) == [], "to a reader they are holes"
     assert await client.layout(inode, 0, 3, write=True) == places
-
-
-async def test_two_writers_of_a_missing_chunk_have_one_each_until_one_has_made_it(server):
-    servers = await chunkservers(server)
-    one, two = await server.client(), await server.client()
-    inode = await one.create("file")
-    (first,) = await one.layout(inode, write=True)
-    (second,) = await two.layout(inode, write=True)
-    assert first.handle != second.handle
-    assert await one.layout(inode, write=True) == [first]
-    write(servers, first)
-    write(servers, second)
-    base = await base_of(one, inode)
-    await refused(Code.LAYOUT_CHANGED, two.commit(inode, [first], MIB, base=base))
-    await two.commit(inode, [second], MIB, base=base)
-    await refused(Code.LAYOUT_CHANGED, one.commit(inode, [first], MIB, base=base))
-    (found,) = await one.layout(inode, write=True)
-    assert (found.handle, found.fresh) == (second.handle, False)
-
-
-async def test_who_comes_too_late_gets_no_chunk_of_before_a_truncation(server):
-    """Handles that are committed for an index only ever rise."""
-    servers = await chunkservers(server)
-    one, two = await server.client(), await server.client()
-    inode = await one.create("file")
-    (late,) = await one.layout(inode, write=True)
-    (place,) = await two.layout(inode, write=True)
-    write(servers, late)
-    write(servers, place)
-    await two.commit(inode, [place], MIB, base=await base_of(two, inode))
-    await two.change(meta.SetAttributes(inode, size=0))
-    base = await base_of(one, inode)
-    await refused(Code.LAYOUT_CHANGED, one.commit(inode, [late], MIB, base=base))
-    (again,) = await one.layout(inode, write=True)
-    assert again.handle > max(late.handle, place.handle)
-
-
-async def test_reservations_that_are_claimed_again_are_those_that_can_still_be_committed(server):
-    servers = await chunkservers(server)
-    one, two, three = [await server.client() for _ in range(3)]
-    inode = await one.create("file")
-    (made,) = await one.layout(inode, write=True)
-    (late,) = await two.layout(inode, write=True)
-    (other,) = await three.layout(inode, 1, write=True)
-    for place in (made, late, other):
-        write(servers, place)
-    await one.commit(inode, [made], 2 * CHUNK_BYTES, base=await base_of(one, inode))
-    await server.stop()
-    await server.start()
-    for chunkserver in servers:
-        await chunkserver.start()
-    claims = [(inode, 0, late.handle), (99, 0, other.handle), (inode, 1, other.handle)]
-    await one.resume()
-    await two.resume(reserved=claims)
-    await three.resume(reserved=[(inode, 1, other.handle)])
-    await refused(Code.LAYOUT_CHANGED, two.commit(inode, [late], MIB))
-    await refused(Code.LAYOUT_CHANGED, three.commit(inode, [other], 2 * CHUNK_BYTES))
-    await two.commit(inode, [other], 2 * CHUNK_BYTES)
 
 
 async def test_a_committed_chunk_is_read_where_it_was_written(server):
@@ -192,7 +96,7 @@ async def test_a_restarted_metaserver_makes_a_new_grant(server):
     client, inode, place = await written_file(server, servers)
     await server.stop(crash=True)
     await server.start()
-    servers = [await _again(server, one) for one in servers]
+    servers = [await again(server, one) for one in servers]
     await client.resume()
     (found,) = await client.layout(inode, write=True)
     assert found.version > place.version
@@ -200,16 +104,9 @@ async def test_a_restarted_metaserver_makes_a_new_grant(server):
     assert {one.chunks[place.handle].version for one in servers} == {found.version}
     await server.stop(crash=True)
     await server.start()
-    servers = [await _again(server, one) for one in servers]
+    servers = [await again(server, one) for one in servers]
     (read,) = await (await server.client()).layout(inode)
     assert read.version == found.version, "the grant was logged before it was given out"
-
-
-async def _again(server, one):
-    """The same chunkserver connects again."""
-    found = FakeChunkserver(server, one.number, one.place.host)
-    found.chunks = one.chunks
-    return await found.start()
 
 
 async def test_after_a_restart_a_grant_waits_for_who_was_there_before(server):
@@ -226,7 +123,7 @@ async def test_after_a_restart_a_grant_waits_for_who_was_there_before(server):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
         for one in servers:
-            await _again(server, one)
+            await again(server, one)
     assert numbers(found[0]) == {11, 12, 13}
     assert found[0].version > place.version
 
@@ -262,42 +159,6 @@ async def test_a_failed_replica_is_left_out_of_the_next_grant(server):
     assert servers[1].chunks[place.handle].version == place.version, "it is stale now"
     await client.call(meta.ReportFailure(place.handle, place.version, [11]))
     assert await client.layout(inode, write=True) == [found], "a late report changes nothing"
-
-
-async def test_a_failed_replica_of_a_chunk_that_is_not_committed_is_left_out(server):
-    servers = await chunkservers(server)
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    write(servers, place)
-    await client.call(meta.ReportFailure(place.handle, place.version, [13]))
-    (found,) = await client.layout(inode, write=True)
-    assert (found.handle, found.fresh) == (place.handle, True)
-    assert numbers(found) == {11, 12}
-    base = await base_of(client, inode)
-    await refused(Code.LAYOUT_CHANGED, client.commit(inode, [place], MIB, base=base))
-    await client.commit(inode, [found], MIB, base=base)
-    (read,) = await client.layout(inode)
-    assert read.version == found.version, "the replica that failed must not count as up to date"
-    assert numbers(read) == {11, 12}
-
-
-async def test_bytes_from_before_a_chunk_was_begun_anew_are_not_committed(server):
-    """All servers that had it have lost it: the writer must push again."""
-    servers = await chunkservers(server)
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    write(servers, place)
-    for one in servers:
-        one.chunks.clear()
-    await client.call(meta.ReportFailure(place.handle, place.version, [11]))
-    (anew,) = await client.layout(inode, write=True)
-    assert (anew.handle, anew.fresh) == (place.handle, True)
-    base = await base_of(client, inode)
-    await refused(Code.LAYOUT_CHANGED, client.commit(inode, [place], MIB, base=base))
-    write(servers, anew)
-    await client.commit(inode, [anew], MIB, base=base)
 
 
 async def test_a_chunk_that_was_never_made_is_placed_anew(server):
@@ -404,130 +265,6 @@ async def test_a_cut_that_cannot_be_made_leaves_nothing_to_read(server):
     assert found.replicas == []
 
 
-async def test_a_chunk_that_was_truncated_away_is_reserved_anew(server):
-    servers = await chunkservers(server)
-    client, inode, place = await written_file(server, servers, size=CHUNK_BYTES)
-    await client.change(meta.SetAttributes(inode, size=0))
-    await until(lambda: all(place.handle not in one.chunks for one in servers))
-    (found,) = await client.layout(inode, write=True)
-    assert found.handle > place.handle
-    assert found.fresh
-
-
-# --- reservations and restarts -------------------------------------------------------------------
-
-
-async def test_a_reservation_is_claimed_again_after_a_restart(server):
-    servers = await chunkservers(server)
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    write(servers, place)
-    await server.stop(crash=True)
-    await server.start()
-    servers = [await _again(server, one) for one in servers]
-    await client.resume(reserved=[(inode, 0, place.handle)])
-    (found,) = await client.layout(inode, write=True)
-    assert (found.handle, found.fresh) == (place.handle, True)
-    assert found.version > place.version
-    assert numbers(found) == {11, 12, 13}
-    await client.commit(inode, [found], MIB, base=await base_of(client, inode))
-    assert len(await client.layout(inode)) == 1
-
-
-async def test_a_claimed_chunk_that_nobody_made_is_placed_anew(server):
-    servers = await chunkservers(server)
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    await server.stop(crash=True)
-    await server.start()
-    for one in servers:
-        await _again(server, one)
-    await client.resume(reserved=[(inode, 0, place.handle)])
-    (found,) = await client.layout(inode, write=True)
-    assert found.fresh
-    assert len(found.replicas) == 3
-
-
-async def test_an_outdated_copy_is_replaced_when_a_write_needs_it(tmp_path, nursery):
-    server = await Metaserver(tmp_path, nursery, replicas=2).start()
-    servers = await chunkservers(server, 2)
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    write(servers, place)
-    servers[0].chunks[place.handle] = FakeReplica(place.version - 1)
-    failed = meta.ReportFailure(place.handle, place.version, [servers[0].number])
-    await client.call(failed)
-    (found,) = await client.layout(inode, write=True)
-    assert len(found.replicas) == 2
-    assert any(isinstance(r, CopyChunk) for r in servers[0].asked)
-
-
-async def test_a_copy_that_is_known_to_be_outdated_is_replaced_too(tmp_path, nursery):
-    server = await Metaserver(tmp_path, nursery, replicas=2).start()
-    servers = await chunkservers(server, 2)
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    write(servers, place)
-    await server.stop(crash=True)
-    await server.start()
-    servers[0].chunks[place.handle] = FakeReplica(place.version - 1)
-    servers = [await _again(server, one) for one in servers]
-    await client.resume(reserved=[(inode, 0, place.handle)])
-    (found,) = await client.layout(inode, write=True)
-    assert len(found.replicas) == 2
-    assert any(isinstance(r, CopyChunk) for r in servers[0].asked)
-
-
-async def test_copies_of_an_earlier_grant_do_not_stand_in_the_way_of_a_fresh_chunk(server):
-    """Its writer never got it committed; all servers missed the last grant."""
-    servers = await chunkservers(server)
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    for one in servers:
-        one.chunks[place.handle] = FakeReplica(place.version - 1)
-    failed = meta.ReportFailure(place.handle, place.version, sorted(numbers(place)))
-    await client.call(failed)
-    (found,) = await client.layout(inode, write=True)
-    assert found.fresh
-    assert found.version > place.version
-    assert not any(place.handle in one.chunks for one in servers)
-
-
-async def test_the_copy_on_a_server_that_failed_before_is_the_source_when_it_is_the_last(
-    tmp_path, nursery
-):
-    server = await Metaserver(tmp_path, nursery, replicas=2).start()
-    servers = await chunkservers(server, 2)
-    client = await server.client()
-    inode = await client.create("file")
-    (place,) = await client.layout(inode, write=True)
-    write(servers, place)
-    await client.call(meta.ReportFailure(place.handle, place.version, [servers[0].number]))
-    del servers[1].chunks[place.handle]
-    (found,) = await client.layout(inode, write=True)
-    assert len(found.replicas) == 2
-    assert any(isinstance(r, CopyChunk) for r in servers[1].asked)
-
-
-async def test_handles_are_never_given_out_twice(server):
-    await chunkservers(server)
-    client = await server.client()
-    inode = await client.create("file")
-    (before,) = await client.layout(inode, write=True)
-    await server.stop(crash=True)
-    await server.start()
-    await chunkservers(server)
-    other = await server.client()
-    second = await other.create("other")
-    (after,) = await other.layout(second, write=True)
-    assert after.handle > before.handle
-
-
 # --- repair and garbage --------------------------------------------------------------------------
 
 
@@ -562,7 +299,7 @@ async def test_nothing_is_copied_while_a_server_is_only_restarted(tmp_path, nurs
         return (await client.call(meta.GetStatus())).chunks_missing_copies == 1
 
     await eventually(missed)
-    await _again(server, held[0])
+    await again(server, held[0])
 
     async def healthy():
         return (await client.call(meta.GetStatus())).chunks_missing_copies == 0
@@ -610,13 +347,13 @@ async def test_an_unclean_copy_is_used_only_when_there_is_no_clean_one(server):
     await until(lambda: servers[0].peer.closed and servers[1].peer.closed)
     servers[2].chunks[place.handle].clean = False
     await servers[2].report()
-    unclean = await _again(server, servers[2])
+    unclean = await again(server, servers[2])
 
     async def only():
         return numbers((await client.layout(inode))[0]) == {unclean.number}
 
     await eventually(only)
-    await _again(server, servers[0])
+    await again(server, servers[0])
 
     async def clean():
         return numbers((await client.layout(inode))[0]) == {servers[0].number}
@@ -683,7 +420,7 @@ async def lost_chunk(server):
         one.stop()
         one.chunks.clear()
         await until(lambda one=one: one.peer.closed)
-    return client, inode, place, [await _again(server, one) for one in servers]
+    return client, inode, place, [await again(server, one) for one in servers]
 
 
 async def test_a_lost_chunk_cannot_be_read_and_status_says_so(server):
@@ -732,7 +469,7 @@ async def test_a_chunk_that_was_made_after_the_report_is_found(server):
     client = await server.client()
     inode = await client.create("file")
     (place,) = await client.layout(inode, write=True)
-    servers = [await _again(server, one) for one in servers]
+    servers = [await again(server, one) for one in servers]
     write(servers, place)
     await client.commit(inode, [place], MIB, base=await base_of(client, inode))
 
