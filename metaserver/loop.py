@@ -300,7 +300,9 @@ class Loop:
         """Between two Readies."""
         state = State(store.kv)
         index, term = state.totals.applied_index, state.totals.applied_term
-        if self.leads() or not self._core.wants_snapshot(index, term):
+        if self.leads():
+            store.close()  # elected meanwhile; if it is still needed one day, it is still there
+        elif not self._core.wants_snapshot(index, term):
             store.close()
             await self._checkpoints.settle(checkpoint, index, term, received=False)
         else:
