@@ -68,9 +68,12 @@ class Driver(Loop):
         self._feeder.send = send
 
     def lease_holds(self) -> bool:
-        """Whether nobody else can lead, so that the state answers strong reads."""
+        """Whether nobody else can lead, and the state has all that is committed, so that it answers
+        strong reads: a follower may have shown already what is committed and not yet applied here.
+        """
         return (
             self._clock.monotonic_ns() < self._core.lease_until_ns
+            and self._applier.applied_index >= self._core.commit_index
             and self._applier.state.totals.applied_term == self._core.term
         )
 

@@ -256,6 +256,48 @@ async def test_a_read_on_a_leader_that_was_replaced_is_not_answered(nursery, aut
     await until(lambda: outcome)
 
 
+async def test_the_lease_shows_nothing_older_than_what_a_follower_has_shown(
+    nursery, autojump_clock
+):
+    """A follower's read may be answered while the leader has yet to apply what it has committed."""
+    members = Members(nursery, 3)
+    leader = await formatted(members)
+    follower = members.others(leader)[0]
+    await members.settle()
+    held, deliver = [], leader.deliver
+    leader.deliver = held.append
+    leader.propose(mkdir("x"), Answers())
+    seen = trio.Event()
+
+    async def read():
+        await follower.confirm()
+        seen.set()
+
+    nursery.start_soon(read)
+    for kind in (AppendReply, AskReadIndex):
+        await until(lambda kind=kind: any(isinstance(one.message, kind) for one in held))
+    apply, slow = leader._applier.apply_slice, trio.Event()
+
+    async def apply_slowly():
+        await slow.wait()
+        await apply()
+
+    leader._applier.apply_slice = apply_slowly
+    leader.deliver = deliver
+    for envelope in held:
+        deliver(envelope)
+    await seen.wait()
+    assert follower.state.lookup(1, b"x")
+    nursery.start_soon(_set_later, slow)
+    await leader.confirm()
+    assert leader.state.lookup(1, b"x")
+
+
+async def _set_later(event):
+    await trio.sleep(0.05)
+    event.set()
+
+
 # --- who lags ------------------------------------------------------------------------------------
 
 
