@@ -4,7 +4,7 @@ The lowest of four floors that together are ``Member``, each in a file: this one
 ``member_votes`` and ``core``. Nothing here knows of a message that came in.
 """
 
-from ...fs.messages.raft import Append, AppendReply, Configuration, RaftMessage
+from ...fs.messages.raft import AppendReply, Configuration, RaftMessage
 from .contract import Begin, Envelope, HardState, Progress, ReadReady, Ready, Role
 from .election import Ballot, Patience
 from .leading import Leading
@@ -48,6 +48,7 @@ class MemberState:
         self._asked = FollowerReads(begin.timing, begin.now_ns)
         self._elections = 0
         self._early: list[Envelope] = []
+        """Never Appends of an earlier leadership: those are made when a Ready is."""
         self._messages: list[Envelope] = []
         self._reads: list[ReadReady] = []
         self._ready: Ready | None = None
@@ -136,8 +137,6 @@ class MemberState:
             self._reads += self._asked.fail()
         if self._leading is not None:
             self._reads += self._leading.fail_reads()
-            # Records that it speaks of may not be in this log any more when it is sent.
-            self._early = [one for one in self._early if not isinstance(one.message, Append)]
             self._leading = None
             self._patience.released(self._now_ns)
             self._patience.reset(self._now_ns)

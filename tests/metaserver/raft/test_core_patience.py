@@ -2,7 +2,7 @@
 
 from tidefs.metaserver.raft.contract import Role
 
-from .harness import MS, TIMING, World
+from .harness import MS, TIMING, Duty, World
 
 
 def led():
@@ -70,3 +70,22 @@ def test_all_that_were_paused_together_need_no_election():
     world.run(1_000 * MS)
     assert world[1].leads
     assert [world[server].core.elections for server in (1, 2, 3)] == [1, 0, 0]
+
+
+def test_votes_that_come_before_the_own_one_is_noted_wait_for_it():
+    """The candidate's disk has its vote, but the driver has not come back to say so."""
+    world = World().start()
+    world.now_ns = world.due_ns(world[1])
+    world[1].tick()
+    world.deliver_all()
+    world[1].held = True
+    world.deliver_all()
+    while world[1].duty is not Duty.MESSAGES:
+        world[1].do_duty()
+    world.deliver_all(1)
+    world.deliver_all(2, 1)
+    world.deliver_all(3, 1)
+    assert world[1].core.role is Role.CANDIDATE
+    world[1].held = False
+    world[1].work()
+    assert world[1].leads

@@ -4,11 +4,13 @@ import pytest
 from tidefs.fs.limits import APPENDS_IN_FLIGHT_MAX, LOG_BATCH_MAX_ENTRIES
 from tidefs.fs.messages.raft import Append, AppendReply, HeartbeatReply
 from tidefs.metaserver.raft.contract import Envelope, Record
+from tidefs.metaserver.raft.following import take_append
 from tidefs.metaserver.raft.log_view import LogView
+from tidefs.metaserver.raft.membership import Membership
 from tidefs.metaserver.raft.replication import Follower
 from tidefs.metaserver.raft.terms import Terms
 
-from .harness import MS, TIMING, World
+from .harness import MS, TIMING, World, founding
 
 
 def log_of(*terms, first=1):
@@ -137,6 +139,15 @@ def test_late_answers_do_not_take_anything_back():
     follower = in_pipeline(log)
     assert not follower.appended(AppendReply(9, True, 1, 0, 0))
     assert follower.match_index == 3
+
+
+def test_a_follower_never_sends_its_leader_back_behind_what_is_committed():
+    """Up to there the logs agree, whatever the terms of later records look like."""
+    log = log_of(1, 2, 2, 5)
+    membership = Membership(2, founding((1, 2, 3)), (), index=1)
+    message = Append(9, 4, 1, 3, 0, [])
+    reply = take_append(log, membership, 3, message, (), ())
+    assert reply == AppendReply(9, False, 4, 3, 2)
 
 
 # --- what is not in the log any more
