@@ -55,7 +55,8 @@ class Fence:
     async def admit(self, peer: Peer, term: int) -> None:
         """``peer`` leads in that term, and its orders count from now on.
 
-        NOT_LEADER when a later term is known: remembered before this returns.
+        NOT_LEADER when a later term is known. Remembered when this returns, also for the next
+        start, unless the disk has no room.
         """
         if term < self.term:
             raise TideError(
@@ -64,7 +65,10 @@ class Fence:
                 f" leader of term {self.term} already",
             )
         if term > self.term:
-            await _write(self._disk, term)
+            try:
+                await _write(self._disk, term)
+            except TideError as error:  # what is here can be read all the same
+                log.warning("term %d is remembered until the next start only: %s", term, error)
             self.term = term
         self._leader = peer
 

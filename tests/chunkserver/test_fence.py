@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from tidefs.chunkserver import fence
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.messages.base import Done
 from tidefs.fs.messages.chunk import CopyChunk, DeleteChunks, SetVersion, WriteChunk
@@ -116,3 +117,15 @@ async def test_the_leader_before_gives_no_orders_any_more(open_house, tools):
             assert failed.value.code is Code.NOT_LEADER
             assert "of term 2" in str(failed.value)
         assert await heir.peers[server.server].call(DeleteChunks([(CHUNK, 1)])) == Done()
+
+
+async def test_a_full_disk_keeps_nobody_from_registering(open_house, monkeypatch, caplog):
+    async def write(disk, term):
+        raise TideError(Code.NO_SPACE, "term.new")
+
+    monkeypatch.setattr(fence, "_write", write)
+    async with open_house(1) as house:
+        (server,) = house.servers
+        leader = house.metaserver.peers[server.server]
+        assert await leader.call(DeleteChunks([(CHUNK, 1)])) == Done()
+        assert "until the next start only" in caplog.text
