@@ -12,7 +12,7 @@ import msgspec
 
 from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
-from ..fs.limits import BUSY_DELAY_MS, SESSION_SLOTS
+from ..fs.limits import BUSY_DELAY_MS, ENTRY_PAYLOAD_MAX_BYTES, SESSION_SLOTS
 from ..fs.messages.base import Message
 from ..fs.messages.meta import Change, Commit, Create, Entry, NewChunk
 from ..fs.rpc import Mutation
@@ -129,6 +129,7 @@ class Changes:
         try:
             if isinstance(request, Commit):
                 self._check_new_chunks(mutation.session, request)
+            _check_size(request, payload)
             # What must fail on the state as it is needs no entry: it has no effect to remember.
             self._state.precheck(request.METHOD, list(msgspec.structs.astuple(request)), payload)
             self._driver.propose(request, answered, payload=payload, origin=Origin(*mutation))
@@ -192,3 +193,12 @@ def _stale(mutation: Mutation) -> TideError:
     return TideError(
         Code.STALE_SEQUENCE, f"sequence {mutation.sequence} of slot {mutation.slot} is over"
     )
+
+
+def _check_size(request: Change[Any], payload: Buffer) -> None:
+    if len(payload) > ENTRY_PAYLOAD_MAX_BYTES:
+        raise TideError(
+            Code.TOO_LARGE,
+            f"{type(request).__name__} with {len(payload)} bytes beside it (the limit is"
+            f" {ENTRY_PAYLOAD_MAX_BYTES} bytes)",
+        )

@@ -5,6 +5,7 @@ import trio
 from tidefs.fs.attributes import Kind
 from tidefs.fs.config import Duration
 from tidefs.fs.errors import Code, TideError
+from tidefs.fs.limits import ENTRY_PAYLOAD_MAX_BYTES
 from tidefs.fs.messages import meta
 from tidefs.fs.messages.chunk import Register
 from tidefs.fs.messages.places import ServerPlace
@@ -139,6 +140,15 @@ async def test_what_was_refused_leaves_no_entry(server):
     client = await server.client()
     before = (await client.call(meta.GetStatus())).applied_index
     await refused(Code.NO_ENTRY, client.change(unlink("file")))
+    assert (await client.call(meta.GetStatus())).applied_index == before
+
+
+async def test_a_change_that_would_not_fit_a_frame_to_the_other_members_is_refused(server):
+    client = await server.client()
+    before = (await client.call(meta.GetStatus())).applied_index
+    payload = [bytes(ENTRY_PAYLOAD_MAX_BYTES + 1)]
+    request = meta.MakeDirectory(1, b"large", 0o755, 0, 0)
+    await refused(Code.TOO_LARGE, client.change(request, payload))
     assert (await client.call(meta.GetStatus())).applied_index == before
 
 
