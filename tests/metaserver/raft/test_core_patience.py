@@ -1,6 +1,7 @@
 """Processes that were paused: a late look at the clock proves nothing about the others."""
 
-from tidefs.metaserver.raft.contract import Role
+from tidefs.fs.messages.raft import Heartbeat, HeartbeatReply
+from tidefs.metaserver.raft.contract import Envelope, Role
 
 from .harness import MS, TIMING, Duty, World
 
@@ -89,3 +90,16 @@ def test_votes_that_come_before_the_own_one_is_noted_wait_for_it():
     world[1].held = False
     world[1].work()
     assert world[1].leads
+
+
+def test_a_leader_of_an_earlier_term_is_not_heard():
+    """It learns the term instead (section 5.1)."""
+    world = led()
+    world.elect(2)
+    world.run(20 * MS)
+    before_ns = world[3].core.deadline_ns
+    world.now_ns += 10 * MS
+    world[3].step(Envelope(1, 3, Heartbeat(1, 0, 9)))
+    assert world[3].core.deadline_ns == before_ns
+    answer = HeartbeatReply(2, 9, world[3].core.next_index - 1)
+    assert [packet.envelope.message for packet in world.network.flying(3, 1)] == [answer]
