@@ -330,6 +330,14 @@ class Monitor:
             disk.hard_state.term >= message.term,
             f"{server.server} answers in {message.term}, its disk has {disk.hard_state}",
         )
+        there = self.world.servers[leader]
+        if there.leads and there.running.term == message.term:
+            record = there.log_view(message.index, there.unwritten)
+            term = disk.term_at(message.index)
+            promise(
+                record is None or term is None or record.term == term,
+                f"{server.server} promises {message.index}, of term {term}: {leader} has {record}",
+            )
 
     def refused(self, server: "Server", envelope: Envelope, error: TideError) -> None:
         """A message was refused in words."""
