@@ -104,7 +104,7 @@ def test_a_server_that_dies_is_named_with_its_last_words(tmp_path):
     log.write_text("an older run\n")
     process = spawn(["status", "127.0.0.1:1"], tmp_path, log)
     starting = Spawned("meta-1", process, tmp_path / "ready", log, log.stat().st_size)
-    trouble = processes.wait_ready([starting], say_nothing)["meta-1"]
+    trouble = processes.wait_ready([starting], lambda text: None)["meta-1"]
     assert trouble.exit_code == Exit.UNREACHABLE, "its own"
     assert "meta-1 did not start" in trouble.message
     assert "Connection refused" in trouble.message
