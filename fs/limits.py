@@ -76,6 +76,7 @@ SNAPSHOT_PIECE_BYTES = 1 * MIB
 SNAPSHOT_PIECES_IN_FLIGHT = 4
 SNAPSHOT_PIECE_MS = 3_000  # without an answer to a piece the connection is made anew
 SNAPSHOT_SYNC_BYTES = 32 * MIB  # of a snapshot that comes in are in the page cache at most
+ROOM_LOOK_MS = 500  # how often a leader looks whether its disk is nearly full
 SNAPSHOT_LOOK_MS = 100  # how often a leader looks for who has fallen behind
 SNAPSHOT_RETRY_MAX_MS = 2_000
 SNAPSHOT_BUSY_MS = 200  # it is being verified and installed: ask again then

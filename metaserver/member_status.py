@@ -69,6 +69,7 @@ class MemberView:
             elections=core.elections,
             configuration=self.configuration(),
             lag=self._lag(),
+            spare_bytes=driver.space.room().spare_bytes if driver.space is not None else 0,
         )
 
     def metrics(self) -> Metrics:

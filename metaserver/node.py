@@ -25,6 +25,7 @@ from .group import Group
 from .member_status import MemberView
 from .raft.contract import Envelope
 from .recovery import Recovered, recover
+from .room import RoomKeeper
 from .snapshot_receiver import SnapshotReceiver
 from .snapshots import SnapshotSender
 from .store import Stores
@@ -122,6 +123,7 @@ class _Node:
             lambda: driver.oplog.first_index,
         )
         self._upkeep.held_from = self._sender.needed_from
+        self._room_keeper = RoomKeeper(self._group, driver, config.server)
         self._view = MemberView(
             config, driver, self._upkeep, self._sender, ports.clock, self.addresses, pid
         )
@@ -136,6 +138,7 @@ class _Node:
         for task in (
             self._driver.run,
             self._upkeep.run,
+            self._room_keeper.run,
             self._sender.run,  # also before a term is led: it may take a snapshot to commit
             self._keep_leading,
         ):

@@ -34,6 +34,11 @@ class Room(NamedTuple):
     free_bytes: int
     reserve_bytes: int
 
+    @property
+    def spare_bytes(self) -> int:
+        """What can be used up before changes are refused; negative: they are."""
+        return self.free_bytes - self.reserve_bytes
+
 
 class SpaceGuard:
     """Looks at the disk now and then, and says no in time."""

@@ -206,6 +206,7 @@ class MemberStatus(Message):
     elections: int
     configuration: Configuration
     lag: list[tuple[int, int, int]]  # a leader: (server, match index, ms since it answered, or -1)
+    spare_bytes: int = 0  # what its disk takes before changes are refused; negative: they are
 
 
 @method(0x0420)
