@@ -1,6 +1,6 @@
 """Processes that were paused: a late look at the clock proves nothing about the others."""
 
-from tidefs.fs.messages.raft import Heartbeat, HeartbeatReply
+from tidefs.fs.messages.raft import Heartbeat, HeartbeatReply, TimeoutNow
 from tidefs.metaserver.raft.contract import Envelope, Role
 
 from .harness import MS, TIMING, Duty, World
@@ -103,3 +103,23 @@ def test_a_leader_of_an_earlier_term_is_not_heard():
     assert world[3].core.deadline_ns == before_ns
     answer = HeartbeatReply(2, 9, world[3].core.next_index - 1)
     assert [packet.envelope.message for packet in world.network.flying(3, 1)] == [answer]
+
+
+def test_what_is_decided_while_the_disk_works_waits_for_the_next_time():
+    """Only the hard state of the Ready that was done is on the disk, not the present one."""
+    world = led()
+    world[3].held = True
+    world[1].propose(b"x")
+    world.deliver_all(1, 3)
+    world[3].do_duty()
+    world[3].step(Envelope(1, 3, TimeoutNow(1)))
+    assert world[3].core.term == 2
+    while not world[3].at_rest:
+        world[3].do_duty()
+    assert world[3].disk.hard_state == (1, 1)
+    assert world[3].core.role is Role.CANDIDATE
+    world[3].held = False
+    world[3].work()  # the harness sees that no vote is asked for before it is stored
+    assert world[3].disk.hard_state == (2, 3)
+    world.settle()
+    assert world[3].leads
