@@ -18,6 +18,7 @@ from ..fs.messages.chunk import DeleteChunks
 from ..fs.messages.hello import CHUNKSERVER
 from ..fs.messages.meta import NewChunk
 from ..fs.ports import Ports
+from .attention import Attention
 from .chunkservers import Chunkservers
 from .config import MetaserverConfig
 from .driver import Driver
@@ -35,6 +36,8 @@ VERSION_MAX = (1 << 63) - 1
 DELETE_TIMEOUT_MS = 10_000
 RETRY_MS = 1_000
 RETRY_SOON_MS = 20
+LOOKS_PER_GAP = 3
+"""Who has not looked at the time for so many heartbeats was paused."""
 REAPED_AT_ONCE = 1_000
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,9 @@ class Leader:
         self.driver = driver
         self.state = state
         self.term = term
-        self.started_ns = now_ns = ports.clock.monotonic_ns()
+        now_ns = ports.clock.monotonic_ns()
+        self._attention = Attention(now_ns, LOOKS_PER_GAP * config.heartbeat * 10**6)
+        self.started_ns = now_ns
         sessions = [record.session for record in state.sessions()]
         self.opens = OpenFiles(sessions)
         self.leases = Leases(config.session_lease)
@@ -122,7 +127,8 @@ class Leader:
         return self.driver.term == self.term and self.driver.lease_holds()
 
     def now_ns(self) -> int:
-        return self.ports.clock.monotonic_ns()
+        """By the clock of ``attention.py``: for the deadlines of others."""
+        return self._attention.look(self.ports.clock.monotonic_ns())
 
     # --- effects -----------------------------------------------------------------------------
 
@@ -320,7 +326,7 @@ class Leader:
         self._settled.set()
 
     async def _keep_listening(self) -> None:
-        """Let go of chunkservers that are connected and say nothing."""
+        """Let go of chunkservers that are connected and say nothing. (And look at the time.)"""
         while True:
             await trio.sleep(self.config.heartbeat / 1000)
             for server in self.servers.silent(self.now_ns()):

@@ -90,7 +90,7 @@ def _group(leader: Leader) -> GroupView:
         progress=core.progress(),
         last_index=core.next_index - 1,
         led_since_ns=leader.started_ns,
-        now_ns=leader.now_ns(),
+        now_ns=leader.ports.clock.monotonic_ns(),
     )
 
 
