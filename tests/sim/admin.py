@@ -30,6 +30,10 @@ REFUSED_AT_START_S = 2.0
 LINGER_MAX_S = 3.0
 """A member that was removed goes on running for a while, and must not disturb."""
 
+KNOWN_AFTER_S = 5.0
+"""Longer than clients and chunkservers need to hear of new members, or are cut off from all: who
+knows none of the members any more cannot find them."""
+
 TRY_AGAIN = frozenset(
     {Code.DISCONNECTED, Code.TIMED_OUT, Code.NOT_LEADER, Code.UNAVAILABLE, Code.BUSY}
 )
@@ -64,9 +68,14 @@ class Admin(Process):
 
     def ask(self) -> None:
         """Something is to be changed, if nothing is under way."""
-        if self._idle.is_set():
+        if self.idle:
             self._idle = trio.Event()
             self._asked.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._idle.is_set()
 
     async def wait_idle(self) -> None:
         """Until what was asked for is done."""
@@ -118,6 +127,7 @@ class Admin(Process):
         self._note(f"done: {self._doing}")
         for member in old:
             self._retire(member)
+        await trio.sleep(KNOWN_AFTER_S)
 
     async def _transfer(self, ports: Ports, nursery: trio.Nursery, member: Server | None) -> None:
         """Tried once: it may not be possible now, and nothing depends on it."""

@@ -22,12 +22,12 @@ from .conditions import Conditions, ViolationError
 from .crash_disk import CrashDisk
 from .determinism import HOST, ready_tasks
 from .group_watch import GroupWatch
-from .network import HostNetwork, SimulatedNetwork
+from .network import HostNetwork, SimulatedNetwork, Weather
 from .ports import SimulatedClock, SimulatedRandomness
 from .postman import Postman
 from .trace import Trace
 from .watched_disk import Lie, WatchedDisk, honest
-from .wire import split
+from .wire import frames, split
 
 if TYPE_CHECKING:
     from .admin import Admin
@@ -64,7 +64,8 @@ class Cluster:
         self.nursery = nursery
         self.random = random.Random(f"{seed} cluster")
         self.postman = Postman()
-        self.network = SimulatedNetwork(self.postman, f"{seed} network", trace, split)
+        self.network = SimulatedNetwork(self.postman, f"{seed} network", trace, split, frames)
+        self.network.weather = Weather(scatter=0.1)
         self.conditions = Conditions()
         self.watch = watch
         self.on_power_loss: list[Callable[[], None]] = []

@@ -5,6 +5,7 @@ Raft's figure 3, as far as it shows from outside of the core: at most one leader
 (state machine safety), through crashes, snapshots and replays.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ class GroupWatch:
         self._applied: dict[int, Applied] = {}
         self.drivers: dict[str, Any] = {}
         """The driver of the latest life of each member."""
+        self.on_leader: Callable[[str], None] | None = None
+        """Told the host of each new leader."""
         self.term = 0
         self.leader = ""
         """The host that led in the highest term that anybody has led in."""
@@ -42,6 +45,8 @@ class GroupWatch:
         if term > self.term:
             self._trace.note("raft", f"{host} leads in term {term}")
             self.term, self.leader = term, host
+            if self.on_leader is not None:
+                self.on_leader(host)
 
     def applied(self, index: int, checksum: int) -> None:
         """The host whose task this is applies the entry of that checksum at ``index``."""

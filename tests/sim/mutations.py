@@ -17,6 +17,7 @@ from tidefs.metaserver.raft.core import Member
 from tidefs.metaserver.store_memory import MemoryStore
 
 from .cluster import Lies
+from .options import Patience
 from .watched_disk import NEVER, Lie
 
 Patched = Callable[[], AbstractContextManager[object]]
@@ -118,8 +119,8 @@ MUTATIONS: dict[str, Mutation] = {
     "commits-old-terms": Mutation(
         patched=patching(Member, "_commit_agreed", _commits_old_terms),
         options=GROUP
-        | {"members": 5, "pause_max_s": 0.3}
-        | {"faults": ("kill_leader", "split_members", "cut_leader", "crash_after_promise")},
+        | {"pause_max_s": 0.2, "patience": Patience(150, 600)}
+        | {"faults": ("crash_new_leader", "crash_new_leader", "weather")},
     ),
     "votes-before-sync": Mutation(
         Lies(metaserver=late_below("hard_state", NEVER)),

@@ -9,14 +9,17 @@ What it does, and why each is survivable:
 - ``partition``: two hosts do not reach each other, in one direction or both, for less than a
   session lease, and not the same client twice within one: a longer one ends the session, which a
   mount may show to its applications.
-- ``isolate``: a client does not reach the metaservers for longer than its session lives. It gets a
-  new one. An operation that was under way then ends with "nobody knows", and files that were
-  unlinked and open are gone; everything else is as if nothing had happened.
+- ``isolate``: a client does not reach the metaservers for longer than its session lives (and no
+  members change meanwhile: it would not know whom to look for). It gets a new one. An operation
+  that was under way then ends with "nobody knows", and files that were unlinked and open are gone;
+  everything else is as if nothing had happened.
 - ``kill_metaserver``, ``kill_leader``, ``kill_chunkserver``: kill -9. The page cache of the machine
   is kept, and the clients are told or reset; they find another leader, or wait for the server to
   come back.
 - ``crash_metaserver``, ``crash_leader``, and ``crash_metaservers``, all of them at once: machines
   lose power: un-synced writes vanish or tear. Nothing is answered before a majority has synced it.
+- ``crash_new_leader``: the next leader's machine loses power some milliseconds after it was
+  elected. Whatever it has told the others then is only part of what it knows.
 - ``crash_after_promise``: a member's machine loses power just after it has sent a vote, an Append
   or its answer, or a reply. What these rely on is synced before.
 - ``split_members``: some members do not reach the others, in one direction or both; everybody else
@@ -62,11 +65,13 @@ if TYPE_CHECKING:
 
 ISOLATION_MAX_S = 3 * SESSION_LEASE_MS / 1000
 
+CHUNK_FAULTS = ("kill_chunkserver", "crash_chunkserver", "crash_chunkservers", "flip_bit")
+"""Those that are about chunkservers."""
+
 FAULTS = (
-    *("weather", "reset", "partition", "isolate", "slow_disk", "jump_clock"),
-    *("kill_metaserver", "kill_chunkserver", "kill_client"),
-    *("crash_metaserver", "crash_chunkserver", "crash_chunkservers", "crash_client"),
-    *("full_disk", "flip_bit"),
+    *("weather", "reset", "partition", "isolate", "slow_disk", "full_disk", "jump_clock"),
+    *("kill_metaserver", "kill_client", "crash_metaserver", "crash_client"),
+    *CHUNK_FAULTS,
     *GROUP_FAULTS,
 )
 
@@ -104,6 +109,7 @@ class Nemesis(GroupFaults):
         network.weather = Weather(
             latency_max_s=chance.choice((0.002, 0.02, 0.1)),
             slow=chance.choice((0.0, 0.02, 0.1)),
+            scatter=chance.choice((0.1, 1.0)),
             drop=chance.choice((0.0, 0.01, 0.05)),
             duplicate=chance.choice((0.0, 0.05)),
             late_duplicate=chance.choice((0.0, 0.02)),
@@ -134,12 +140,13 @@ class Nemesis(GroupFaults):
         """At most once in a run: what it makes unclear takes a minute to settle."""
         conditions = self._cluster.conditions
         clients = [client for client in self._clients() if client.up]
-        if conditions.session_was_lost or not clients:
+        if conditions.session_was_lost or not clients or not self._cluster.admin.idle:
             return
         conditions.session_was_lost = True
         one = self._random.choice(clients).host
         others = [member.host for member in self._cluster.metaservers]
         links = [(one, other) for other in others] + [(other, one) for other in others]
+        self._isolated = links[0]
         self._cut("isolate", links, ISOLATION_MAX_S)
 
     # --- processes and machines ----------------------------------------------------------------

@@ -23,6 +23,8 @@ class Faults:
         self._undo: dict[int, Callable[[], None]] = {}
         self._count = 0
         self._cut_after_s: dict[str, float] = {}
+        self._isolated: tuple[str, str] | None = None
+        """A link of the client that was cut off for longer than its session lives."""
 
     def heal(self) -> None:
         """End everything that holds."""

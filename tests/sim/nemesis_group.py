@@ -16,7 +16,7 @@ TRAP_MAX_S = 10.0
 GROUP_FAULTS = (
     *("split_members", "cut_leader", "cut_leader_from_clients", "pause", "drift_clock"),
     *("kill_leader", "crash_leader", "crash_metaservers", "crash_after_promise"),
-    "change_members",
+    *("crash_new_leader", "change_members"),
 )
 
 PROMISES = ("VoteReply", "AppendReply", "Append", "RequestVote", "reply")
@@ -141,9 +141,33 @@ class GroupFaults(Faults):
 
         self._for_a_while(TRAP_MAX_S, take_away)
 
+    def _crash_new_leader(self) -> None:
+        watch = self._cluster.watch
+        if watch.on_leader is not None:
+            return
+        self._note("the next leader will crash")
+        delay_s = self._random.choice((0.001, 0.003, 0.01, 0.1))
+
+        def led(host: str) -> None:
+            watch.on_leader = None
+            member = next((one for one in self._cluster.metaservers if one.host == host), None)
+            if member is not None:
+                self._cluster.postman.after(
+                    delay_s, lambda: self._stop_server(member, machine=True)
+                )
+
+        watch.on_leader = led
+
+        def take_away() -> None:
+            watch.on_leader = None
+
+        self._for_a_while(TRAP_MAX_S, take_away)
+
     def _crash_metaservers(self) -> None:
         for server in list(self._cluster.metaservers):
             self._stop_server(server, machine=True)
 
     def _change_members(self) -> None:
-        self._cluster.admin.ask()
+        """Not while a client is cut off from all that it knows."""
+        if self._isolated not in self._cluster.network.blocked():
+            self._cluster.admin.ask()

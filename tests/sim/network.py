@@ -35,6 +35,9 @@ SILENCE_S = 60.0
 Split = Callable[[bytes], list[str]]
 """What each frame in a packet is, in a word or two; raises when it is not whole frames."""
 
+Cut = Callable[[bytes], list[bytes]]
+"""The frames of a packet."""
+
 
 @dataclass
 class Weather:
@@ -45,6 +48,8 @@ class Weather:
     bytes_per_s: float = 100e6
     slow: float = 0.0
     slow_max_s: float = 2.0
+    scatter: float = 0.0
+    """The frames of a packet travel as packets of their own, as TCP may cut them."""
     drop: float = 0.0
     duplicate: float = 0.0
     late_duplicate: float = 0.0
@@ -65,7 +70,11 @@ class Packet(NamedTuple):
 class SimulatedNetwork:
     """All hosts and the links between them. One a run."""
 
-    def __init__(self, postman: Postman, seed: str, trace: Trace, split: Split) -> None:
+    def __init__(
+        self, postman: Postman, seed: str, trace: Trace, split: Split, cut: Cut | None = None
+    ) -> None:
+        """Without ``cut`` packets stay whole."""
+        self.cut = cut
         self.postman = postman
         self.random = random.Random(seed)
         self.trace = trace
@@ -304,8 +313,16 @@ class SimulatedStream:
         packet = b"".join(buffers)
         if packet:
             self._in_flight_bytes += length
-            self._post(packet)
+            for piece in self._pieces(packet):
+                self._post(piece)
         return length
+
+    def _pieces(self, packet: bytes) -> list[bytes]:
+        network = self._network
+        scatter = network.weather.scatter
+        if scatter and network.cut is not None and network.random.random() < scatter:
+            return network.cut(packet)
+        return [packet]
 
     async def wait_writable(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -5,7 +5,7 @@ from ast import literal_eval
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
-from .nemesis import FAULTS, POWER_FAULTS
+from .nemesis import CHUNK_FAULTS, FAULTS, POWER_FAULTS
 
 KIB = 1024
 
@@ -55,11 +55,11 @@ class Options:
         return cls(
             members=chance.choice((1, 3, 3, 3, 3, 5)),
             patience=chance.choice((Patience(150, 600), Patience(250, 1000), Patience(400, 1600))),
-            checkpoint_entries=chance.choice((20, 60, 300)),
-            log_segment_bytes=chance.choice((4, 16, 128)) * KIB,
+            checkpoint_entries=chance.choice((10, 30, 100)),
+            log_segment_bytes=chance.choice((1, 2, 8)) * KIB,
             kept_state=chance.random() < 0.5,
             callers=chance.choice((2, 3, 4)) if calling else 0,
-            calls=chance.choice((30, 60, 100)),
+            calls=chance.choice((50, 100, 150)),
             mode=chance.choice(("nfs", "uncached")),
             chunkservers=replicas + chance.choice((0, 0, 1)) if mounting else 0,
             replicas=replicas,
@@ -68,9 +68,9 @@ class Options:
             rivals=chance.choice((0, 0, 2, 3)) if mounting else 0,
             steps=chance.choice((20, 40, 80)),
             wandering=chance.random() < 0.4,
-            think_max_s=chance.choice((0.01, 0.1, 0.5)),
-            faults=tuple(chance.sample(FAULTS, chance.choice((0, 1, 2, 3, 4, 6, len(FAULTS))))),
-            pause_max_s=chance.choice((0.3, 1.0, 3.0)),
+            think_max_s=chance.choice((0.02, 0.1, 0.3)),
+            faults=_draw_faults(chance, mounting=mounting),
+            pause_max_s=chance.choice((0.2, 0.6, 2.0)),
             one_stays_down=chance.random() < 0.5,
         )
 
@@ -85,3 +85,12 @@ class Options:
         faults = POWER_FAULTS if names == "power" else tuple(names.split(","))
         assert set(faults) <= set(FAULTS), f"unknown: {set(faults) - set(FAULTS)}"
         return replace(self, faults=faults, think_max_s=0.1)
+
+
+def _draw_faults(chance: random.Random, *, mounting: bool) -> tuple[str, ...]:
+    """Some of those that there is something for, and members that change more often than not."""
+    possible = [fault for fault in FAULTS if mounting or fault not in CHUNK_FAULTS]
+    faults = chance.sample(possible, chance.choice((0, 1, 2, 3, 4, 6, 8, len(possible))))
+    if faults and chance.random() < 0.5:
+        faults += ["change_members"] * (1 + len(faults) // 4)
+    return tuple(faults)

@@ -12,16 +12,25 @@ FIELDS_SHOWN = 70
 def split(packet: bytes) -> list[str]:
     """A word or two for each frame. AssertionError when the packet is not whole frames."""
     words = []
+    for frame in frames(packet):
+        _, header_bytes, _, _ = PREFIX.unpack_from(frame, 0)
+        words.append(_describe(unpack(frame[PREFIX.size : PREFIX.size + header_bytes])))
+    return words
+
+
+def frames(packet: bytes) -> list[bytes]:
+    """Its frames. AssertionError when it is not whole frames."""
+    found = []
     at = 0
     while at < len(packet):
         assert len(packet) - at >= PREFIX.size, "a packet ends within a frame's prefix"
         magic, header_bytes, payload_bytes, _ = PREFIX.unpack_from(packet, at)
         assert magic == MAGIC, "a packet begins within a frame"
-        begin = at + PREFIX.size
-        at = begin + header_bytes + payload_bytes
-        assert at <= len(packet), "a packet ends within a frame"
-        words.append(_describe(unpack(packet[begin : begin + header_bytes])))
-    return words
+        end = at + PREFIX.size + header_bytes + payload_bytes
+        assert end <= len(packet), "a packet ends within a frame"
+        found.append(packet[at:end])
+        at = end
+    return found
 
 
 def _describe(header: list[object]) -> str:
