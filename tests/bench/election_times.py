@@ -20,10 +20,11 @@ of the core's source, as the tests of the tests do, for the algorithm of the pap
 What it finds (seed 1; median and worst, ms): plain, 150-150 never ends, 150-155 has 1,236 and
 9,428, 150-175 has 170 and 955, 150-200 has 164 and 817, 12-24 has 68 and 285. The shape is the
 paper's; narrow ranges do worse, for a request for votes is 7 ms on its way, in which others stand
-too, while the paper's 15 ms are mostly syncs (``--latency 0.5-1.5`` has 121 ms for 150-155). With
-pre-vote a lost round costs a round trip and no time-out, so that hardly any randomness is needed:
-150-150 has 160 and 803, 150-155 153 and 498, 150-200 166 and 391, 150-300 197 and 442, 25-50 65 and
-133. In exchange 12-24 cannot be: no leader hears a majority within less than a round trip.
+too, while the paper's 15 ms were perhaps mostly syncs (``--latency 0.5-1.5`` has 121 ms for
+150-155). With pre-vote a lost round costs a round trip and no time-out, so that hardly any
+randomness is needed: 150-150 has 160 and 803, 150-155 153 and 498, 150-200 166 and 391, 150-300 197
+and 442, 25-50 65 and 133. In exchange 12-24 cannot be: no leader hears a majority within less than
+a round trip.
 """
 
 import argparse
