@@ -103,13 +103,14 @@ class Admin(Process):
     async def _something(self, ports: Ports, nursery: trio.Nursery) -> None:
         members = list(self.cluster.metaservers)
         count = len(members)
-        ways: list[tuple[int, int, bool]] = [(1, 1, False)]  # add, remove, lose the disk
+        ways: list[tuple[int, int, bool]] = []  # how many to add, to remove; lose the disk
         if count < MEMBERS_MOST:
             ways.append((2, 0, False))
         if count > 3:
             ways.append((0, 2, False))
         if count >= 3:
-            ways += [(1, 1, True), (0, 0, False), (0, 0, False)]
+            # Not of the only one: who was cut off just then would know nobody any more.
+            ways += [(1, 1, False), (1, 1, True), (0, 0, False), (0, 0, False)]
         add, remove, lose = self._random.choice(ways)
         old = self._random.sample(members, remove)
         if not add and not remove:
