@@ -188,6 +188,8 @@ class Log:
         """
         assert self.first_index <= first <= last <= self.last_index, (first, last)
         at = bisect_right(self._segments, first, key=lambda segment: segment.first_index)
+        if at == 0 or first >= self._segments[at - 1].next_index:
+            return []  # its file is being removed
         cuts = self._cuts
         try:
             return await self._segments[at - 1].read(first, last, bytes_max)
@@ -359,10 +361,12 @@ class Log:
     async def truncate_prefix(self, index: int) -> None:
         """Drop whole segments that hold only records before ``index`` (a checkpoint has them)."""
         while len(self._segments) > 1 and self._segments[1].first_index <= index:
-            await self._remove(self._segments.pop(0))
+            gone = self._segments.pop(0)
+            # First what readers go by: they may come while the file is being removed.
             self._cuts += 1
             self.terms.drop_before(max(self._segments[0].first_index, self.first_index))
             self._members = [pair for pair in self._members if pair[0] >= self.first_index]
+            await self._remove(gone)
 
     async def reset(self, index: int, term: int) -> None:
         """Drop everything: the next record is ``index + 1``, behind a snapshot that ends with a
