@@ -354,9 +354,9 @@ class Server:
     def _send(self, envelopes: Sequence[Envelope], at_hand: Sequence[Record]) -> None:
         for envelope in envelopes:
             filled = self._fill(envelope, at_hand)
-            if filled is not None:
-                self.world.monitor.sent(self, filled)
-                self.world.network.send(filled, self.world.now_ns)
+            for piece in pieces(filled, self.world.piece_records) if filled else ():
+                self.world.monitor.sent(self, piece)
+                self.world.network.send(piece, self.world.now_ns)
 
     def _fill(self, envelope: Envelope, at_hand: Sequence[Record]) -> Envelope | None:
         """With its records; None when the log does not have them any more."""
@@ -402,6 +402,20 @@ class Server:
         self.world.monitor.seen(self)
 
 
+def pieces(envelope: Envelope, records_max: int) -> Iterator[Envelope]:
+    """An Append with many records goes off as several, one behind the other."""
+    message, records = envelope.message, envelope.records
+    if not isinstance(message, Append) or len(records) <= records_max:
+        yield envelope
+        return
+    index, term = message.previous_index, message.previous_term
+    for start in range(0, len(records), records_max):
+        some = tuple(records[start : start + records_max])
+        piece = Append(message.term, index, term, message.commit_index, len(some), [])
+        yield envelope._replace(message=piece, records=some)
+        index, term = some[-1].index, some[-1].term
+
+
 def _visible(core: Core) -> tuple[object, ...]:
     return (
         core.role,
@@ -435,6 +449,8 @@ class World:
         self.make = make or MAKE
         self.timing = timing
         self.now_ns = 0
+        self.piece_records = 1_000
+        """So many records go into one Append; see ``pieces``."""
         self.monitor = monitor or Monitor()
         self.network = Network(latency_ns)
         self.servers: dict[int, Server] = {}

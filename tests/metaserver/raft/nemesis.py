@@ -443,6 +443,7 @@ def walk(seed: int, steps: int, make: Callable[[Begin], Core] = Member) -> Nemes
     dice = random.Random(seed)
     # Now and then two are equally patient, or one as little as it may be.
     nemesis = Nemesis(make, lambda bound: dice.randrange(bound) * dice.randrange(3) // 2)
+    nemesis.world.piece_records = dice.choice((1, 100))
     nemesis.begin(dice.randrange(1_000_000))
     # Not everything happens every time: quiet runs get further.
     calm = dice.choice((1, 1, 4, 16))
