@@ -56,6 +56,7 @@ import trio
 from tidefs.fs.limits import SESSION_LEASE_MS
 
 from .cluster import DISK_LATENCY_S
+from .crash_disk import TOTAL_BYTES
 from .nemesis_base import PARTITION_MAX_S
 from .nemesis_group import GROUP_FAULTS, GroupFaults
 from .network import Weather
@@ -192,19 +193,17 @@ class Nemesis(GroupFaults):
     def _full_disk(self) -> None:
         server = self._random.choice(self._cluster.servers())
         disk = server.disk
-        before = disk.capacity_bytes
-        space = disk.space()
-        if space.free_bytes < before // 2:
+        if disk.capacity_bytes < TOTAL_BYTES:
             return
-        disk.capacity_bytes = (
-            space.total_bytes - space.free_bytes + self._random.choice((0, 50_000))
-        )
+        space = disk.space()
+        used_bytes = space.total_bytes - space.free_bytes
+        disk.capacity_bytes = used_bytes + self._random.choice((0, 50_000))
         self._cluster.conditions.disk_was_full = True
         self._note(f"full disk {server.host}")
 
         def make_room() -> None:
             self._note(f"room again {server.host}")
-            disk.capacity_bytes = before
+            disk.capacity_bytes = TOTAL_BYTES
 
         self._for_a_while(4.0, make_room)
 
