@@ -19,7 +19,8 @@ What it does, and why each is survivable:
 - ``crash_metaserver``, ``crash_leader``, and ``crash_metaservers``, all of them at once: machines
   lose power: un-synced writes vanish or tear. Nothing is answered before a majority has synced it.
 - ``crash_new_leader``: the next leader's machine loses power some milliseconds after it was
-  elected. Whatever it has told the others then is only part of what it knows.
+  elected, and maybe what it has sent with it. What it has told the others is only part of what it
+  knows, or nothing.
 - ``crash_after_promise``: a member's machine loses power just after it has sent a vote, an Append
   or its answer, or a reply. What these rely on is synced before.
 - ``split_members``: some members do not reach the others, in one direction or both; everybody else

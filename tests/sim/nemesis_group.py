@@ -12,6 +12,7 @@ SPLIT_MAX_S = 8.0
 PAUSE_MAX_S = 3.0
 DOWN_MAX_S = 5.0
 TRAP_MAX_S = 10.0
+MUTE_MAX_S = 0.5
 
 GROUP_FAULTS = (
     *("split_members", "cut_leader", "cut_leader_from_clients", "pause", "drift_clock"),
@@ -146,15 +147,17 @@ class GroupFaults(Faults):
         if watch.on_leader is not None:
             return
         self._note("the next leader will crash")
-        delay_s = self._random.choice((0.001, 0.003, 0.01, 0.1))
+        delay_s = self._random.choice((0.001, 0.003, 0.005, 0.01, 0.1))
+        mute = self._random.choice((0.0, delay_s, None))
 
         def led(host: str) -> None:
             watch.on_leader = None
             member = next((one for one in self._cluster.metaservers if one.host == host), None)
-            if member is not None:
-                self._cluster.postman.after(
-                    delay_s, lambda: self._stop_server(member, machine=True)
-                )
+            if member is None:
+                return
+            if mute is not None:
+                self._cluster.postman.after(mute, lambda: self._mute(member))
+            self._cluster.postman.after(delay_s, lambda: self._stop_server(member, machine=True))
 
         watch.on_leader = led
 
@@ -162,6 +165,13 @@ class GroupFaults(Faults):
             watch.on_leader = None
 
         self._for_a_while(TRAP_MAX_S, take_away)
+
+    def _mute(self, member: "Server") -> None:
+        """What it has sent to the other members and is still on its way is lost, and what it will
+        send for a moment."""
+        others = [one.host for one in self._cluster.metaservers if one is not member]
+        if others:
+            self._cut("mute", [(member.host, other) for other in others], MUTE_MAX_S)
 
     def _crash_metaservers(self) -> None:
         for server in list(self._cluster.metaservers):
