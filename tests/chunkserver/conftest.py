@@ -77,11 +77,15 @@ class Server:
     async def kill(self) -> None:
         assert self.scope is not None
         self.scope.cancel()
-        await self.ended.wait()
+        await self._wait_ended()
 
     async def stop(self) -> None:
         self.stopping.set()
+        await self._wait_ended()
+
+    async def _wait_ended(self) -> None:
         await self.ended.wait()
+        self.house.metaserver.complete.discard(self.server)
 
 
 class Metaserver:
