@@ -55,6 +55,8 @@ class Admin(Process):
         self._idle.set()
         self._peers: dict[str, Peer] = {}
         self._doing = "nothing"
+        self._members_before = 0
+        """How many there were before the change that is under way; 0: none is."""
 
     def start(self) -> None:
         """Begin to wait for work."""
@@ -86,9 +88,11 @@ class Admin(Process):
         return f"the administrator does {self._doing}"
 
     @property
-    def replacing_a_lost_disk(self) -> bool:
-        """One member less can be done without."""
-        return any(member.lost for member in self.cluster.metaservers)
+    def can_spare_one(self) -> bool:
+        """Whether there is a majority without any one member, before and after what is under way."""
+        members = self.cluster.metaservers
+        fewest = min(len(members), self._members_before or len(members))
+        return fewest >= 3 and not any(member.lost for member in members)
 
     async def _work(self, ports: Ports, nursery: trio.Nursery) -> None:
         while True:
@@ -96,13 +100,14 @@ class Admin(Process):
             self._asked = trio.Event()
             await self._something(ports, nursery)
             self._doing = "nothing"
+            self._members_before = 0
             self._idle.set()
 
     # --- what there is to do -------------------------------------------------------------------
 
     async def _something(self, ports: Ports, nursery: trio.Nursery) -> None:
         members = list(self.cluster.metaservers)
-        count = len(members)
+        count = self._members_before = len(members)
         ways: list[tuple[int, int, bool]] = []  # how many to add, to remove; lose the disk
         if count < MEMBERS_MOST:
             ways.append((2, 0, False))

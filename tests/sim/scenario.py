@@ -191,11 +191,7 @@ class Scenario:
         """With one member less, if the options say so."""
         nemesis.heal()
         absent = None
-        if (
-            self._options.one_stays_down
-            and len(cluster.metaservers) >= 3
-            and not cluster.admin.replacing_a_lost_disk
-        ):
+        if self._options.one_stays_down and cluster.admin.can_spare_one:
             absent = self._chance.choice([one for one in cluster.metaservers if one.up])
             self._trace.note("fault", f"crash {absent.host}, which stays down")
             absent.stop(machine=True)

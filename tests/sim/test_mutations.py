@@ -16,15 +16,15 @@ RUN = Path(__file__).with_name("run.py")
 SEEDS = "200"
 
 CAUGHT_BY = {
-    "metaserver-replies-early": 1,
+    "metaserver-replies-early": 10,
     "metaserver-never-syncs": 1,
-    "chunkserver-replies-early": 1,
-    "client-closes-early": 1,
-    "votes-twice": 13,
+    "chunkserver-replies-early": 30,
+    "client-closes-early": 85,
+    "votes-twice": 22,
     "commits-old-terms": 1,
     "votes-before-sync": 1,
     "reads-without-lease": 1,
-    "forgets-replies": 52,
+    "forgets-replies": 12,
 }
 
 
