@@ -89,7 +89,7 @@ class Admin(Process):
 
     @property
     def can_spare_one(self) -> bool:
-        """Whether there is a majority without any one member, before and after what is under way."""
+        """Whether a majority is left without any one, before and after what is under way."""
         members = self.cluster.metaservers
         fewest = min(len(members), self._members_before or len(members))
         return fewest >= 3 and not any(member.lost for member in members)
