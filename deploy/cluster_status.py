@@ -9,7 +9,7 @@ from .ask import Asker
 from .cluster_file import Member
 from .compare import Verification, compare
 from .homes import is_lost
-from .members import JOINING, LEADER, REMOVED, Seen, View, no_leader
+from .members import JOINING, LEADER, REMOVED, Seen, View, full_disk, no_leader
 from .target import Target
 
 DOWN = "down"
@@ -161,6 +161,12 @@ def _problem_here(target: Target, one: Seen) -> list[str]:
         return []
     if is_lost(local.home(member)):
         return [local.loss_of(member)]
+    if pid := local.running().get(member.name):
+        log = local.home_of(member.name) / "log"
+        return [
+            f"{member.name} runs (pid {pid}), but does not answer ({one.why}): see {log}; if it is"
+            f" stuck, end it, and `tidefs up {local.folder}` starts it again"
+        ]
     return [f"{member.name} does not answer ({one.why}): `tidefs up {local.folder}` starts it"]
 
 
@@ -178,8 +184,9 @@ def _problem_of(target: Target, view: View, one: Seen) -> list[str]:
         return [f"{name} is no member of the group"]
     if now is not None and one.server in now.learners:
         return [f"{name} has the log and no vote: what added it has not come to its end"]
+    found = full_disk(name, status)
     lag = _lag(view, one.server)[0]
-    return [f"{name} is {lag:,} records behind the leader"] if lag > FAR_BEHIND else []
+    return found + [f"{name} is {lag:,} records behind the leader"] * (lag > FAR_BEHIND)
 
 
 def _lag(view: View, server: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.ids import ServerId, server_name
+from ..fs.limits import MIB
 from ..fs.messages.base import Message, Request
 from ..fs.messages.meta import GetStatus, Status
 from ..fs.messages.places import ServerPlace
@@ -86,6 +87,11 @@ class View(NamedTuple):
         """Ids of those that answer."""
         return {one.server for one in self.members if one.status is not None}
 
+    def may_elect(self) -> bool:
+        """Whether a majority of the group answers, so that it is worth to wait for a leader."""
+        now = self.configuration
+        return now is not None and 2 * len(self.up() & {*now.voters}) > len(now.voters)
+
     def find(self, server: int) -> Seen | None:
         """The member of that id."""
         return next((one for one in self.members if one.server == server), None)
@@ -145,16 +151,14 @@ class Lookout:
 
     async def wait_leader(self, patience_ms: int = PATIENCE_MS) -> View:
         """As soon as somebody leads. NOT_LEADER, in words, when nobody does for so long."""
-        with trio.move_on_after(patience_ms / 1000):
-            while True:
-                view = await self.look()
-                if view.leader is not None:
-                    return view
-                await trio.sleep(POLL_MS / 1000)
-        raise await self._no_leader()
-
-    async def _no_leader(self) -> TideError:
-        return no_leader(await self.look())
+        began = trio.current_time()
+        while True:
+            view = await self.look()
+            if view.leader is not None:
+                return view
+            if trio.current_time() - began >= patience_ms / 1000:
+                raise no_leader(view)
+            await trio.sleep(POLL_MS / 1000)
 
     async def of_leader(
         self,
@@ -222,7 +226,7 @@ async def leader_status(lookout: Lookout) -> tuple[Status | TideError, View]:
     view = await lookout.look()
     try:
         if view.leader is None:
-            if view.configuration is None:
+            if not view.may_elect():
                 return no_leader(view), view
             view = await lookout.wait_leader(STATUS_PATIENCE_MS)
         assert view.leader is not None
@@ -274,6 +278,14 @@ def no_leader(view: View) -> TideError:
         f"no metaserver can lead: {len(voters & up)} of {len(voters)} answer, and a majority is"
         f" {majority}; start the others",
     )
+
+
+def full_disk(name: str, status: MemberStatus) -> list[str]:
+    """A sentence for a person when a member has no room for what it is sent."""
+    if status.spare_bytes >= 0:
+        return []
+    missing_mib = -(status.spare_bytes // MIB)
+    return [f"the disk with the metadata of {name} is full: free {missing_mib} MiB on it"]
 
 
 def _places(found: Iterable[Seen]) -> dict[int, list[str]]:

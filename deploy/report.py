@@ -11,7 +11,7 @@ from .cluster import Cluster
 from .cluster_file import Member
 from .holds import Hold
 from .homes import is_lost
-from .members import View
+from .members import LEADER, View, full_disk
 from .target import named
 
 
@@ -133,6 +133,14 @@ def add_seen(report: Report, view: View) -> None:
                     chunks=0,
                 )
             )
+
+
+def add_full_disks(report: Report, view: View) -> None:
+    """Add which followers have no room; the leader tells of its own."""
+    for one in view.members:
+        if one.status is not None and one.status.role != LEADER:
+            report.problems += full_disk(f"{METASERVER} {one.id}", one.status)
+    report.healthy = not report.problems
 
 
 def add_local(report: Report, cluster: Cluster, running: dict[str, int], users: list[Hold]) -> None:

@@ -12,7 +12,7 @@ from .ask import Asker, asking
 from .exits import Exit, failure_of
 from .holds import holds
 from .members import View, leader_status
-from .report import Report, ServerReport, add_local, add_seen, report_of
+from .report import Report, ServerReport, add_full_disks, add_local, add_seen, report_of
 from .sources import HELP
 from .target import Target
 from .tell import count, table
@@ -63,6 +63,7 @@ def _look(target: Target) -> tuple[Report, Exit]:
         exit_code = Exit(failure.exit_code)
     else:
         report, exit_code = report_of(target.name, status, ""), Exit.OK
+        add_full_disks(report, view)
     if target.cluster is not None:
         add_local(report, target.cluster, target.cluster.running(), holds(target.cluster.folder))
     if exit_code is Exit.OK and not report.healthy:

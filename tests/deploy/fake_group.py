@@ -46,6 +46,7 @@ class FakeMember:
         self.applied = 100
         self.match = 100
         self.digest = 7
+        self.spare_bytes = 0
         self.claims: str | None = None  # to be in this role, whatever the group says
         self.term: int | None = None
         self.rules: dict[type[Request[Any]], Rule] = {}
@@ -90,6 +91,7 @@ class FakeMember:
                 for one in group.members
                 if leads and one.server != self.server
             ],
+            spare_bytes=self.spare_bytes,
         )
 
     def handle(self, incoming: Incoming) -> None:

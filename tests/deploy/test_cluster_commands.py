@@ -108,6 +108,28 @@ class TestStatus:
         assert report["leader"] == ""
         assert "1 of 3 answer, and a majority is 2" in report["problems"][0]
 
+    def test_a_majority_that_does_not_speak_is_not_waited_for(self, group_of, monkeypatch):
+        """`tidefs status` looks once: nobody can be elected meanwhile."""
+        monkeypatch.setattr(members, "LOOK_TIMEOUT_MS", 100)
+        monkeypatch.setattr(members, "STATUS_PATIENCE_MS", 1_000_000)
+        group = group_of(3)
+        group.elect(0)
+        for one in group.members[1:]:
+            one.rules[GetMember] = lambda member, request: None
+        result = CliRunner().invoke(tidefs, ["status", group.members[0].address])
+        assert result.exit_code == Exit.UNREACHABLE
+        assert "1 of 3 answer, and a majority is 2" in result.output
+
+    def test_one_whose_disk_is_full(self, group_of):
+        group = group_of(3)
+        group.members[2].spare_bytes = -5 * 2**20 - 1
+        report, exit_code = report_of(group)
+        assert exit_code == Exit.WRONG
+        assert f"of {group.members[2].id} is full: free 6 MiB" in report["problems"][0]
+        result = CliRunner().invoke(tidefs, ["status", group.members[0].address])
+        assert result.exit_code == Exit.WRONG
+        assert f"of metaserver {group.members[2].id} is full: free 6 MiB" in result.output
+
     def test_nobody_there(self, group_of):
         group = group_of(1)
         group.members[0].stop()
