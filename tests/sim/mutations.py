@@ -120,7 +120,7 @@ MUTATIONS: dict[str, Mutation] = {
         patched=patching(Member, "_commit_agreed", _commits_old_terms),
         options=GROUP
         | {"pause_max_s": 0.2, "patience": Patience(150, 600)}
-        | {"faults": ("crash_new_leader", "crash_new_leader", "kill_leader", "weather")},
+        | {"faults": ("crash_new_leader", "crash_new_leader", "kill_leader")},
     ),
     "votes-before-sync": Mutation(
         Lies(metaserver=late_below("hard_state", NEVER)),

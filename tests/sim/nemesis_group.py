@@ -1,5 +1,6 @@
 """Faults that are about the group of metaservers: see ``nemesis.py`` for what and why."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .cluster import draw_drift
@@ -13,6 +14,8 @@ PAUSE_MAX_S = 3.0
 DOWN_MAX_S = 5.0
 TRAP_MAX_S = 10.0
 MUTE_MAX_S = 0.5
+STEP_S = 0.0003
+"""Enough for what has arrived to be dealt with, less than a sync takes."""
 
 GROUP_FAULTS = (
     *("split_members", "cut_leader", "cut_leader_from_clients", "pause", "drift_clock"),
@@ -147,22 +150,47 @@ class GroupFaults(Faults):
         if watch.on_leader is not None:
             return
         self._note("the next leader will crash")
-        delay_s = self._random.choice((0.001, 0.003, 0.005, 0.01, 0.1))
-        mute = self._random.choice((0.0, delay_s, None))
+        crash = self._random.choice((self._crash_soon, self._crash_when_answered))
 
         def led(host: str) -> None:
             watch.on_leader = None
             member = next((one for one in self._cluster.metaservers if one.host == host), None)
-            if member is None:
-                return
-            if mute is not None:
-                self._cluster.postman.after(mute, lambda: self._mute(member))
-            self._cluster.postman.after(delay_s, lambda: self._stop_server(member, machine=True))
+            if member is not None:
+                crash(member)
 
         watch.on_leader = led
 
         def take_away() -> None:
             watch.on_leader = None
+
+        self._for_a_while(TRAP_MAX_S, take_away)
+
+    def _crash_soon(self, member: "Server") -> None:
+        after = self._cluster.postman.after
+        delay_s = self._random.choice((0.001, 0.003, 0.005, 0.01, 0.1))
+        mute = self._random.choice((0.0, delay_s, None))
+        if mute is not None:
+            after(mute, lambda: self._mute(member))
+        after(delay_s, lambda: self._stop_server(member, machine=True))
+
+    def _crash_when_answered(self, member: "Server") -> None:
+        """As soon as it has heard that somebody has an entry of its log, or some more."""
+        traps = self._cluster.network.on_arrived
+        left = self._random.choice((1, 1, 2, 3))
+
+        def arrived(what: str) -> None:
+            nonlocal left
+            left -= "AppendReply" in what
+            if not left:
+                traps.pop(member.host, None)
+                self._mute(member)
+                stop = partial(self._stop_server, member, machine=True)
+                self._cluster.postman.after(STEP_S, stop)
+
+        traps[member.host] = arrived
+
+        def take_away() -> None:
+            traps.pop(member.host, None)
 
         self._for_a_while(TRAP_MAX_S, take_away)
 

@@ -83,6 +83,8 @@ class SimulatedNetwork:
         self.listeners: dict[str, SimulatedListener] = {}
         self.on_sent: dict[str, Callable[[list[str]], None]] = {}
         """Told what each frame is that a host sends, as it is sent."""
+        self.on_arrived: dict[str, Callable[[str], None]] = {}
+        """Told what arrives at a host, as the trace tells it."""
         self._down: dict[str, bool] = {}
         self._held: dict[tuple[str, str], list[Callable[[], None]] | None] = {}
         self._connections = 0
@@ -431,6 +433,8 @@ class SimulatedStream:
             peer._post_reset(f"{peer.host} knows nothing of this connection")
             return
         note("net", f"{self.host}>{peer.host} {what}")
+        if peer.host in self._network.on_arrived:
+            self._network.on_arrived[peer.host](what)
         self._in_flight_bytes += len(packet) - charged_bytes
         peer._inbox.append(memoryview(packet))
         peer._lot.unpark_all()
