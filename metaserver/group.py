@@ -191,7 +191,7 @@ class Group:
     async def reach(self, server: int, handler: Handler = no_requests) -> Peer:
         """A new connection to a member, by the first of its addresses where it answers.
 
-        DISCONNECTED and others name the last one that was tried, and why it was not good.
+        What the last one said that answered is raised, else DISCONNECTED for the last one.
         """
         last = TideError(
             Code.DISCONNECTED,
@@ -201,7 +201,8 @@ class Group:
             try:
                 peer = await self._connect(address, handler)
             except TideError as error:
-                last = error
+                if last.code is Code.DISCONNECTED or error.code is not Code.DISCONNECTED:
+                    last = error
                 continue
             if peer.remote.server == server:
                 return peer

@@ -361,6 +361,19 @@ async def test_somebody_else_answers_at_the_address_of_a_member(tmp_path, caplog
         assert one.group.connected() == [2]
 
 
+async def test_the_refusal_of_one_address_is_said_though_another_one_is_dead(tmp_path, caplog):
+    """It is what a person must know: a dead address behind it says nothing."""
+    foreign = TestMember(2, f"unix:{tmp_path}/2.sock", cluster="another")
+    both = place(2, foreign.address, f"unix:{tmp_path}/nobody.sock")
+    first = TestMember(1, f"unix:{tmp_path}/1.sock", [both])
+    async with first.living(), foreign.living():
+        await until(lambda: warnings(caplog))
+        with pytest.raises(TideError) as caught:
+            await first.group.reach(2)
+    assert "belongs to cluster 'sea', this metaserver to 'another'" in caught.value.detail
+    assert any("belongs to cluster" in text for text in warnings(caplog))
+
+
 async def test_who_has_not_greeted_is_not_believed(tmp_path, caplog):
     (one,) = members_of(tmp_path, 1)
     async with one.living():
