@@ -7,7 +7,6 @@ the rest. What was asked for is checked before anything is made, and once more b
 Each function answers with sentences about what was done.
 """
 
-import os
 from collections.abc import Sequence
 
 from ..fs.ids import ServerId, server_name
@@ -28,7 +27,7 @@ from .cluster_file import Member
 from .exits import Exit, Failure
 from .folder import MEMBERS_LOCK_FILE, locked
 from .members import View
-from .processes import end, serves
+from .processes import end, pids_serving, serves
 from .target import Target
 from .tell import count, say
 
@@ -186,7 +185,7 @@ def _make_instead(cluster: Cluster, old: Member, view: View) -> tuple[Member, li
     """A new member under the name of ``old``, not started yet; what was done."""
     replaces = still_there(configuration_of(view), [*old.replaces, old.server])
     cluster.stop(say, kill=True, only=[old.name])
-    _end_orphan(cluster, old, view)
+    _end_orphan(cluster, old)
     new, aside = slots.pass_on(cluster, old, replaces)
     if not replaces:
         raise Failure(
@@ -197,18 +196,16 @@ def _make_instead(cluster: Cluster, old: Member, view: View) -> tuple[Member, li
     return new, [f"what was in the folder {new.name} is kept as {aside}"] if aside else []
 
 
-def _end_orphan(cluster: Cluster, member: Member, view: View) -> None:
+def _end_orphan(cluster: Cluster, member: Member) -> None:
     """End a member's process though its folder, with its process id, was deleted under it."""
-    seen = view.find(member.server)
-    if seen is None or seen.status is None or seen.status.host != os.uname().nodename:
-        return
     config = cluster.home(member) / "config.toml"
-    end(
-        {member.name: seen.status.pid},
-        say,
-        kill=True,
-        still_ours=lambda name, pid: serves(pid, METASERVER, config),
-    )
+    for pid in pids_serving(METASERVER, config):
+        end(
+            {member.name: pid},
+            say,
+            kill=True,
+            still_ours=lambda _, pid: serves(pid, METASERVER, config),
+        )
 
 
 def _start(cluster: Cluster, members: Sequence[Member]) -> None:

@@ -109,6 +109,12 @@ def serves(pid: int, role: str, config: Path) -> bool:
     return {b"tidefs.deploy", role.encode(), os.fsencode(config)} <= set(words)
 
 
+def pids_serving(role: str, config: Path) -> list[int]:
+    """All of those, also when the folder that says so was deleted under them."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if serves(pid, role, config)]
+
+
 def elapsed_ms(since_ns: int) -> int:
     """Milliseconds since a moment of ``now_ns``."""
     return (_clock.monotonic_ns() - since_ns) // 1_000_000
