@@ -62,7 +62,10 @@ class VirtualClock(trio.abc.Clock):
         return self._now_s
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """trio asks this when every task waits; the answer is always that the time has come."""
+        """trio asks this when every task waits; the answer is that the time has come, unless
+        somebody waits for just that (``wait_all_tasks_blocked``)."""
+        if trio_loop.GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
+            return IDLE_S
         due_s = self.agenda.due_s if self.agenda is not None else inf
         if due_s == deadline == inf:
             return self._wait_for_trio()
