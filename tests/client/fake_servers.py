@@ -167,9 +167,16 @@ class FakeMeta(Fake):
     The first one that is started leads, until another one is elected.
     """
 
-    def __init__(self, world: World, host: str = "meta", cluster: str = CLUSTER) -> None:
+    def __init__(
+        self,
+        world: World,
+        host: str = "meta",
+        cluster: str = CLUSTER,
+        *,
+        view: Group | None = None,
+    ) -> None:
         super().__init__(world, host, METASERVER, int.from_bytes(host.encode()[:7]), cluster)
-        self.view = world.group
+        self.view = world.group if view is None else view
         """What it knows of the group: a world of its own when it is cut off."""
         self.silent = False
         """It stands still: no answer to anything, and its connections stay open."""

@@ -36,7 +36,7 @@ from tidefs.fs.ports.clock import RealClock
 from tidefs.fs.ports.network_real import RealNetwork
 from tidefs.fs.ports.randomness import RealRandomness
 from tidefs.fs.rpc import Identity, serve
-from tidefs.tests.client.fake_servers import Answer, FakeMeta, until
+from tidefs.tests.client.fake_servers import CLUSTER, Answer, FakeMeta, Group, until
 
 pytestmark = [
     pytest.mark.mount,
@@ -54,7 +54,8 @@ class SmallMeta(FakeMeta):
     """Real sockets; an empty root, in which files can be made that are soon forgotten."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(None, "localhost")  # type: ignore[arg-type]
+        super().__init__(None, "localhost", view=Group())  # type: ignore[arg-type]
+        self.view.elect(self)
         self.address = f"unix:{folder}/meta"
 
     async def run(self) -> None:
@@ -62,7 +63,13 @@ class SmallMeta(FakeMeta):
         listener = await ports.network.listen(self.address)
         try:
             async with trio.open_nursery() as nursery:
-                await serve(ports, listener, Identity("c", METASERVER, 1), self.handle, nursery)
+                await serve(
+                    ports,
+                    listener,
+                    Identity(CLUSTER, METASERVER, self.server),
+                    self.handle,
+                    nursery,
+                )
         finally:
             listener.close()
 

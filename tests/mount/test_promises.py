@@ -101,7 +101,7 @@ def test_a_flipped_bit_is_never_read(make_cluster, noise):
         if told:
             break
     assert told, "status tells of the damage"
-    assert "chunkserver" in told[0]
+    assert f"on {name}," in told[0]
     assert "offset" in told[0]
 
 
