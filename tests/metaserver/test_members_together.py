@@ -79,7 +79,7 @@ async def test_a_snapshot_survives_restarts_of_the_receiver(group):
         await third.stop()
     await third.start()
     await agree(*group)
-    assert lives >= 3
+    assert lives >= 2, "it was killed on the way"
     assert third.pieces < total + 8 * (lives + 1)
 
 
