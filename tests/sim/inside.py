@@ -28,9 +28,14 @@ def observed(watch: GroupWatch) -> Iterator[None]:
         watch.applied(entry.index, checksum(pack(entry)))
         return apply(self, entry)
 
+    checked: dict[int, int] = {}  # commit index that was looked at last, by term
+
     def seen_ready(self: Member) -> Any:
         if self.role is Role.LEADER:
             watch.leads(self.term)
+            if self.commit_index > checked.get(self.term, 0):
+                checked[self.term] = self.commit_index
+                _check_committed(self, watch)
         return ready(self)
 
     def seen_begin(self: Driver, *arguments: Any, **named: Any) -> None:
@@ -44,6 +49,33 @@ def observed(watch: GroupWatch) -> Iterator[None]:
     finally:
         State.apply, Member.ready = apply, ready  # type: ignore[method-assign]
         Driver.__init__ = begin  # type: ignore[method-assign]
+
+
+def _check_committed(leader: Member, watch: GroupWatch) -> None:
+    """Nobody may be able to win an election without what is committed (Raft section 5.4).
+
+    That looks ahead: whether such an election comes about is a matter of luck. Down members are
+    taken to know what they knew when they went down. While members change nothing is said.
+    """
+    membership, index = leader._membership, leader.commit_index
+    if membership.is_joint or membership.index > index:
+        return
+    term = leader._log.terms.at(index)
+    logs = {driver.core._server: driver.core._log for driver in watch.drivers.values()}
+    known = {voter: logs[voter] for voter in membership.voters if voter in logs}
+    for candidate, log in known.items():
+        if index < log.terms.first_index or log.terms.at(index) == term:
+            continue
+        votes = {
+            voter
+            for voter, its_log in known.items()
+            if its_log.up_to_date(log.last_index, log.last_term)
+        }
+        if membership.is_majority(votes):
+            raise ViolationError(
+                f"{HOST.get()} calls index {index} of term {term} committed in term {leader.term},"
+                f" and member {candidate} could lead without it, by the votes of {sorted(votes)}"
+            )
 
 
 def check_state(cluster: Cluster) -> None:

@@ -150,7 +150,7 @@ class GroupFaults(Faults):
         if watch.on_leader is not None:
             return
         self._note("the next leader will crash")
-        crash = self._random.choice((self._crash_soon, self._crash_when_answered))
+        crash = self._random.choice((self._crash_soon, self._crash_soon, self._crash_when_answered))
 
         def led(host: str) -> None:
             watch.on_leader = None
@@ -168,7 +168,7 @@ class GroupFaults(Faults):
     def _crash_soon(self, member: "Server") -> None:
         after = self._cluster.postman.after
         delay_s = self._random.choice((0.001, 0.003, 0.005, 0.01, 0.1))
-        mute = self._random.choice((0.0, delay_s, None))
+        mute = self._random.choice((0.0, 0.0, 0.0, delay_s, None))
         if mute is not None:
             after(mute, lambda: self._mute(member))
         after(delay_s, lambda: self._stop_server(member, machine=True))

@@ -21,7 +21,7 @@ CAUGHT_BY = {
     "chunkserver-replies-early": 30,
     "client-closes-early": 85,
     "votes-twice": 22,
-    "commits-old-terms": 1,
+    "commits-old-terms": 12,
     "votes-before-sync": 1,
     "reads-without-lease": 1,
     "forgets-replies": 12,
