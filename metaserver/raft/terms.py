@@ -48,11 +48,6 @@ class Terms:
             return None
         return self._runs[self._run_of(index)].term
 
-    def first_of_term_at(self, index: int) -> int:
-        """The first index in the log with the same term as the record at ``index``."""
-        assert self._first_index <= index <= self._last_index, index
-        return self._runs[self._run_of(index)].first_index
-
     def last_up_to(self, term: int) -> int:
         """The last index whose term is at most ``term``; ``first_index - 1`` when none is."""
         at = bisect_right(self._runs, term, key=lambda run: run.term)
