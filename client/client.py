@@ -6,6 +6,7 @@ from typing import NamedTuple
 import trio
 
 from ..fs.limits import FIRST_LINK_TIMEOUT_MS
+from ..fs.members import Readdress
 from ..fs.ports import Ports
 from .chunkclient import ChunkClient
 from .connections import Connections
@@ -23,6 +24,8 @@ class Identity(NamedTuple):
     host: str
     """The machine's name: a replica on the same one is preferred."""
     pid: int
+    readdress: Readdress | None = None
+    """Gives ``addresses`` anew, where somebody keeps them up to date."""
 
 
 class Client:
@@ -64,7 +67,7 @@ async def open_client(
     TideError when within ``timeout_ms`` no metaserver takes it, or at once when none ever will.
     """
     who = Who(identity.host, identity.pid, options.timeout_ms)
-    meta = MetaClient(ports, identity.addresses, who)
+    meta = MetaClient(ports, identity.addresses, who, identity.readdress)
     tasks: trio.Nursery = await nursery.start(_hold_tasks)
     tasks.start_soon(meta.run)
     try:

@@ -15,7 +15,7 @@ from ..fs.errors import Code, TideError
 from ..fs.leader_search import LeaderSearch
 from ..fs.leader_watch import Leader
 from ..fs.limits import SESSION_KEEPALIVE_MS
-from ..fs.members import Members
+from ..fs.members import Members, Readdress
 from ..fs.messages.hello import ANY_CLUSTER, CLIENT
 from ..fs.messages.meta import KeepAlive, OpenSession
 from ..fs.ports import Ports
@@ -66,6 +66,7 @@ class LinkKeeper:
         who: Who,
         opens: OpenInodes,
         on_link: Callable[[], object],
+        readdress: Readdress | None = None,
     ) -> None:
         self.session: Session | None = None
         """The one that is alive, as far as is known."""
@@ -76,6 +77,7 @@ class LinkKeeper:
         self._who = who
         self._opens = opens
         self._on_link = on_link
+        self._readdress = readdress
         self._search: LeaderSearch | None = None
         self._link: Link | None = None
         self._nonce = b""
@@ -121,6 +123,7 @@ class LinkKeeper:
             no_requests,
             nursery,
             self._give_up_if_hopeless,
+            self._readdress,
         )
         pace = Backoff(self._ports.randomness)
         peer: Peer | None = None

@@ -29,6 +29,7 @@ from ..fs.limits import (
     RELEASE_BATCH_MS,
     RELEASES_MAX,
 )
+from ..fs.members import Readdress
 from ..fs.messages.base import METHODS, Message, Request
 from ..fs.messages.meta import (
     Change,
@@ -65,14 +66,22 @@ class _Mutation:
 class MetaClient:
     """Implements ``MetaServers``. ``run`` must be running."""
 
-    def __init__(self, ports: Ports, addresses: Sequence[str], who: Who) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        addresses: Sequence[str],
+        who: Who,
+        readdress: Readdress | None = None,
+    ) -> None:
         self._ports = ports
         self._timeout_ms = who.timeout_ms
         self._nursery: trio.Nursery | None = None
         self._closed = False
         self._opens = OpenInodes()
         self._slot_waiters = trio.lowlevel.ParkingLot()
-        self._links = LinkKeeper(ports, addresses, who, self._opens, self._slot_waiters.unpark_all)
+        self._links = LinkKeeper(
+            ports, addresses, who, self._opens, self._slot_waiters.unpark_all, readdress
+        )
         self._something_closed = trio.Event()
 
     @property

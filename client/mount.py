@@ -21,6 +21,7 @@ from typing import NamedTuple
 import trio
 
 from ..fs.errors import Code, TideError
+from ..fs.members import Readdress
 from ..fs.ports import Ports
 from ..fs.ports.clock import RealClock
 from ..fs.ports.disk_real import RealDisk
@@ -46,6 +47,8 @@ class MountRequest(NamedTuple):
     point: str
     name: str
     options: MountOptions = MountOptions()
+    readdress: Readdress | None = None
+    """Gives ``addresses`` anew, where somebody keeps them up to date."""
 
 
 def check_machine() -> None:
@@ -152,7 +155,7 @@ async def _mount_and_serve(
     request: MountRequest, on_ready: Callable[[], None], end: "_End", nursery: trio.Nursery
 ) -> None:
     ports = Ports(RealClock(), RealRandomness(), RealDisk("/"), RealNetwork())
-    identity = Identity(request.addresses, socket.gethostname(), os.getpid())
+    identity = Identity(request.addresses, socket.gethostname(), os.getpid(), request.readdress)
     client = await open_client(ports, identity, request.options, nursery)
     try:
         await _serve(client, request, on_ready, end)

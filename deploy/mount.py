@@ -4,6 +4,7 @@ By default the command starts itself once more, detached and in the foreground, 
 that one has mounted. Both *hold* the cluster (holds.py) for as long as they need it.
 """
 
+import logging
 import os
 import select
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from ..client.mounts import runtime_folder
 from ..client.options import MountOptions, help_text, parse_options
 from ..fs.errors import TideError
 from ..fs.log import set_up
-from .cluster import resolved
+from ..fs.members import Readdress
+from .cluster import open_cluster, resolved
 from .exits import Exit, Failure
 from .folder import os_failures
 from .holds import HOLDS_FOLDER, held
@@ -29,6 +31,8 @@ from .sources import HELP, Source, parse_source
 from .tell import say
 
 WAIT_SAY_MS = 3_000
+
+log = logging.getLogger(__name__)
 
 
 @click.command(
@@ -68,7 +72,8 @@ def mount(
     _check_not_hidden(source, Path(point))
     with _servers_of(source, point) as (addresses, name):
         if foreground:
-            request = MountRequest(addresses, point, name, options)
+            readdress = None if source.folder is None else _readdressed(source.folder)
+            request = MountRequest(addresses, point, name, options, readdress)
             _serve(request, options, ready_descriptor)
         else:
             chosen = ["--mode", options.mode.name, *(f"-o{word}" for word in words)]
@@ -95,6 +100,22 @@ def _servers_of(source: Source, point: str) -> Iterator[tuple[list[str], str]]:
         return
     with held(source.folder, Path(point), say) as cluster:
         yield cluster.metaserver_addresses(), str(cluster.folder)
+
+
+def _readdressed(folder: Path) -> Readdress:
+    """What tells where the metaservers of the cluster in a folder are by now."""
+
+    def read() -> list[str]:
+        try:
+            return open_cluster(folder).metaserver_addresses()
+        except (Failure, OSError) as error:
+            log.debug("%s: %s", folder, error)
+            return []
+
+    async def readdress() -> list[str]:
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True)  # a disk may hang
+
+    return readdress
 
 
 def _serve(request: MountRequest, options: MountOptions, ready_descriptor: int | None) -> None:

@@ -47,5 +47,7 @@ TideError that it raises is the answer; about a notice, it is logged once for ea
 
 
 async def no_requests(incoming: Incoming) -> None:
-    """The handler of a side that only asks."""
+    """The handler of a side that only asks. What it is told, it may miss."""
+    if incoming.is_notice:
+        return
     raise TideError(Code.UNKNOWN_METHOD, type(incoming.request).__name__)

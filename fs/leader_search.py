@@ -22,7 +22,7 @@ from .limits import (
     SEARCH_MAX_MS,
 )
 from .member_links import Answer, MemberLinks
-from .members import LEADER, UNIX, Members
+from .members import LEADER, UNIX, Members, Readdress
 from .messages.raft import MemberStatus
 from .ports import Ports
 from .ports.randomness import Randomness
@@ -40,7 +40,8 @@ QUIET_MS = 1_000
 class LeaderSearch:
     """``handler`` answers what the metaservers ask; connections live in ``nursery``.
 
-    ``on_trouble`` is called when ``trouble`` has grown.
+    ``on_trouble`` is called when ``trouble`` has grown. ``readdress`` is asked again and again in a
+    search that takes long: all that are known may have been replaced meanwhile.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class LeaderSearch:
         handler: Handler,
         nursery: trio.Nursery,
         on_trouble: Callable[[], object] = lambda: None,
+        readdress: Readdress | None = None,
     ) -> None:
         self._clock = ports.clock
         self._randomness = ports.randomness
         self._members = members
         self._nursery = nursery
+        self._readdress = readdress
         self._links = MemberLinks(ports, identity, members, handler, nursery)
         self._links.on_trouble = on_trouble
 
@@ -72,7 +75,7 @@ class LeaderSearch:
     async def find(self, take: Callable[[Leader], Awaitable[T]]) -> T:
         """Search until somebody leads, and ``take`` returns without TideError: that outcome."""
         async with trio.open_nursery() as tasks:
-            tasks.start_soon(self._speak_up_in_time)
+            tasks.start_soon(self._attend_to_a_long_one)
             outcome = await self._until_taken(take, tasks)
             tasks.cancel_scope.cancel()
         self._links.forget_trouble()
@@ -90,9 +93,14 @@ class LeaderSearch:
                 leader.peer.close(str(error))
                 self._links.note(leader.address, error)
 
-    async def _speak_up_in_time(self) -> None:
+    async def _attend_to_a_long_one(self) -> None:
         await trio.sleep(QUIET_MS / 1000)
         self._links.speak_up()
+        while self._readdress is not None:
+            addresses = await self._readdress()
+            if addresses:
+                self._members.configure(addresses)
+            await trio.sleep(SEARCH_MAX_MS / 1000)
 
 
 class _Round:
@@ -142,8 +150,10 @@ class _Round:
                 answer = await self._links.ask(contact, MEMBER_ANSWER_TIMEOUT_MS)
                 if answer is not None:
                     self._heard(answer)
+            self._ask_all()  # also of those that were learned in another way
             await trio.sleep(pace.next_ms() / 1000)
         self._asked.discard(key)
+        self._ask_all()
 
     def _heard(self, answer: Answer) -> None:
         peer, address, status = answer
@@ -154,7 +164,6 @@ class _Round:
             self._claimed.set()
         if self._leader is not None and self._leader.term < self._members.led_term:
             self._leader.peer.close(f"term {self._members.led_term} is led by another one")
-        self._ask_all()
 
 
 def _not_leading(status: MemberStatus, led_term: int) -> TideError:

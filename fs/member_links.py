@@ -1,7 +1,7 @@
-"""Connections to the members of the group, one each, kept for the next question; GetMember."""
+"""Connections to the members of the group, one each, kept for the next question; who they are."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import trio
@@ -11,9 +11,9 @@ from .handshake import Identity
 from .limits import MEMBER_CONNECT_TIMEOUT_MS
 from .members import Contact, Members
 from .messages.hello import ANY_CLUSTER, METASERVER
-from .messages.raft import GetMember, MemberStatus
+from .messages.raft import GetMember, MembersAre, MemberStatus
 from .ports import Ports
-from .rpc import Handler, Peer, connect
+from .rpc import Handler, Incoming, Peer, connect
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,8 @@ class Answer(NamedTuple):
 
 
 class MemberLinks:
-    """``handler`` answers what members ask on these connections, which live in ``nursery``."""
+    """``handler`` answers what members ask on these connections, which live in ``nursery``; what
+    they tell of the group goes to ``members``."""
 
     def __init__(
         self,
@@ -76,19 +77,37 @@ class MemberLinks:
     # --- connections ---------------------------------------------------------------------------
 
     async def _reach(self, contact: Contact) -> tuple[Peer, str] | None:
-        """A connection, kept or new, and at which address."""
+        """A connection, kept or new, and at which address.
+
+        An address may have passed on to another member, which took the place of one whose disk was
+        lost. If nobody else is found, that one is asked: it knows of the others.
+        """
         for address in contact.addresses:
-            kept = self._peers.get(contact.server or self._members.server_at(address))
-            if kept is not None and not kept.closed:
+            kept = self._kept(contact.server or self._members.server_at(address))
+            if kept is not None:
                 return kept, address
+        heir: tuple[Peer, str] | None = None
         for address in contact.addresses:
+            peer = self._kept(self._members.server_at(address))
             try:
-                peer = await self._connect(address)
+                peer = peer or await self._connect(address)
             except TideError as error:
                 self.note(address, error)
                 continue
             if contact.server in (0, peer.remote.server):
                 return peer, address
+            heir = heir or (peer, address)
+        return heir
+
+    def _kept(self, server: int) -> Peer | None:
+        peer = self._peers.get(server)
+        return None if peer is None or peer.closed else peer
+
+    def _handle(self, incoming: Incoming) -> Awaitable[None] | None:
+        if not isinstance(incoming.request, MembersAre):
+            return self._handler(incoming)
+        if self._kept(incoming.peer.remote.server) is incoming.peer:
+            self._members.heard(incoming.request.status)
         return None
 
     async def _connect(self, address: str) -> Peer:
@@ -98,7 +117,7 @@ class MemberLinks:
                 self._ports,
                 address,
                 self._identity.hello(),
-                self._handler,
+                self._handle,
                 self._nursery,
                 expected_role=METASERVER,
             )
@@ -118,8 +137,8 @@ class MemberLinks:
             peer.close("it belongs to another cluster")
             raise TideError(Code.WRONG_CLUSTER, f"{address}: {cluster!r}, not {self.cluster!r}")
         self._members.met(address, server)
-        before = self._peers.get(server)
-        if before is not None and not before.closed:
+        before = self._kept(server)
+        if before is not None:
             peer.close("there is another connection to that server")
             return before
         self._peers[server] = peer

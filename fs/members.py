@@ -5,13 +5,17 @@ spoken to one of them finds all the others, also after every one that it was sta
 replaced.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from .messages.places import ServerPlace
 from .messages.raft import MemberStatus
 
 UNIX = "unix:"
+Readdress = Callable[[], Awaitable[Sequence[str]]]
+"""Gives the addresses that a user is started with anew, for somebody may have changed them since;
+none when they cannot be had just now."""
+
 LEADER = "leader"
 """MemberStatus.role of a member that leads, or thinks so."""
 
@@ -33,8 +37,7 @@ class Members:
 
     def __init__(self, configured: Sequence[str], host: str) -> None:
         assert configured, "at least one address"
-        self.configured = tuple(dict.fromkeys(configured))
-        self.any_unix = any(address.startswith(UNIX) for address in configured)
+        self.configure(configured)
         self.led_term = 0
         """The highest term of which it is known that somebody led it. Who leads an earlier one is
         mistaken (Raft section 5.2: a leader was elected by a majority that will not go back)."""
@@ -44,6 +47,11 @@ class Members:
         self._known_at = (-1, False)
         self._servers: dict[str, int] = {}  # who answered at an address
         self._good: dict[int, str] = {}  # at which address a server answered last
+
+    def configure(self, addresses: Sequence[str]) -> None:
+        """From now on these are always tried, instead of those before."""
+        self.configured = tuple(dict.fromkeys(addresses))
+        self.any_unix = any(address.startswith(UNIX) for address in addresses)
 
     def met(self, address: str, server: int) -> None:
         """``server`` answered at ``address``."""

@@ -21,6 +21,7 @@ from ..fs.messages.raft import (
     GetMember,
     GetMetrics,
     Greet,
+    MembersAre,
     OfferSnapshot,
     RaftMessage,
     SnapshotPiece,
@@ -101,9 +102,24 @@ class Front:
         self._term = None
         while self._handing_over:
             await self._handed_over.wait()
+        self._tell_members()  # it may be none itself any more
         reason = self._not_leader().detail
         for peer in [*self._peers]:
             peer.close(reason)
+
+    async def keep_telling(self) -> None:
+        """Tell who is served of each change of members as soon as it is in force. For ever."""
+        driver = self._driver
+        while True:
+            told = driver.core.configuration
+            await driver.until(lambda told=told: driver.core.configuration is not told)  # type: ignore[misc]
+            if driver.core.role is Role.LEADER and driver.core.configuration != told:
+                self._tell_members()
+
+    def _tell_members(self) -> None:
+        notice = MembersAre(self._view.status())
+        for peer in self._peers:
+            peer.tell(notice)
 
     async def hand_over(self) -> None:
         """Have somebody else lead, if this member does and somebody can."""

@@ -140,6 +140,7 @@ class _Node:
             self._upkeep.run,
             self._room_keeper.run,
             self._sender.run,  # also before a term is led: it may take a snapshot to commit
+            self._front.keep_telling,
             self._keep_leading,
         ):
             self._nursery.start_soon(task)

@@ -255,3 +255,13 @@ class Metrics(Message):
 @method(0x0424)
 class GetMetrics(Request[Metrics]):
     """Any member answers for itself."""
+
+
+@method(0x0425)
+class MembersAre(Notice):
+    """A leader to all that it serves: when other members are in force, and when its term is over.
+
+    So whoever is connected need not ask, however quickly all that it knew are replaced.
+    """
+
+    status: MemberStatus

@@ -18,7 +18,7 @@ from tidefs.fs.messages.meta import (
     SessionOpened,
 )
 from tidefs.fs.messages.places import ServerPlace
-from tidefs.fs.messages.raft import Configuration, GetMember, MemberStatus
+from tidefs.fs.messages.raft import Configuration, GetMember, MembersAre, MemberStatus
 from tidefs.fs.ports import Ports
 from tidefs.fs.rpc import Identity, Incoming, Mutation, Peer, serve
 from tidefs.tests.sim.network import HostNetwork, SimulatedNetwork
@@ -174,8 +174,10 @@ class FakeMeta(Fake):
         cluster: str = CLUSTER,
         *,
         view: Group | None = None,
+        server: int = 0,
     ) -> None:
-        super().__init__(world, host, METASERVER, int.from_bytes(host.encode()[:7]), cluster)
+        server = server or int.from_bytes(host.encode()[:7])
+        super().__init__(world, host, METASERVER, server, cluster)
         self.view = world.group if view is None else view
         """What it knows of the group: a world of its own when it is cut off."""
         self.silent = False
@@ -198,21 +200,20 @@ class FakeMeta(Fake):
 
     def answer_member(self, incoming: Incoming) -> None:
         self.asked += 1
+        incoming.reply(self.status())
+
+    def tell_members(self) -> None:
+        """As a leader does when they have changed."""
+        for peer in self._peers:
+            peer.tell(MembersAre(self.status()))
+
+    def status(self) -> MemberStatus:
         view = self.view
         role = "leader" if view.leader == self.server else "follower"
         configuration = Configuration([p.server for p in view.places], [], [], view.places, [])
         numbers = (view.term, view.leader, view.commit_index, 0, 0, 0, 0, 0, 0)
-        incoming.reply(
-            MemberStatus(
-                CLUSTER,
-                self.server,
-                self.host,
-                1,
-                role,
-                *numbers,
-                configuration=configuration,
-                lag=[],
-            )
+        return MemberStatus(
+            CLUSTER, self.server, self.host, 1, role, *numbers, configuration=configuration, lag=[]
         )
 
     def default(self, request: Request[Any]) -> Answer | None:

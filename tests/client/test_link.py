@@ -9,6 +9,7 @@ from tidefs.client.link import Who
 from tidefs.client.metaclient import MetaClient
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.errors import Code, TideError
+from tidefs.fs.members import Readdress
 from tidefs.fs.messages.meta import (
     GetAttributes,
     KeepAlive,
@@ -33,9 +34,9 @@ class House:
         self.metas: dict[str, FakeMeta] = {}
         self.client: MetaClient
 
-    async def add(self, *hosts: str) -> list[FakeMeta]:
+    async def add(self, *hosts: str, server: int = 0) -> list[FakeMeta]:
         for host in hosts:
-            meta = self.metas[host] = await FakeMeta(self.world, host).start()
+            meta = self.metas[host] = await FakeMeta(self.world, host, server=server).start()
             meta.rules += [
                 always(GetAttributes, Node(ATTRIBUTES)),
                 always(Unlink, REMOVED),
@@ -72,13 +73,16 @@ class House:
 
 
 @asynccontextmanager
-async def house_of(*hosts: str, told: tuple[str, ...] = ()) -> AsyncIterator[House]:
+async def house_of(
+    *hosts: str, told: tuple[str, ...] = (), readdress: Readdress | None = None
+) -> AsyncIterator[House]:
     async with trio.open_nursery() as nursery:
         house = House(nursery)
         await house.add(*hosts)
         house.elect(hosts[0])
         addresses = [f"tcp:{host}:1" for host in told or hosts]
-        house.client = MetaClient(house.world.ports("client"), addresses, Who("client", 42))
+        ports = house.world.ports("client")
+        house.client = MetaClient(ports, addresses, Who("client", 42), readdress)
         nursery.start_soon(house.client.run)
         yield house
         await house.client.close()
@@ -107,6 +111,75 @@ async def test_a_mount_outlives_all_members_that_it_was_told_of(autojump_clock):
         await house.works()
         assert list(house.metas) == ["e"]
         assert house.client.session == 100
+
+
+async def test_all_members_are_replaced_sooner_than_it_would_have_asked(autojump_clock):
+    """The leader tells of it."""
+    async with house_of("a", "b", "c") as house:
+        await house.works()
+        (leader, *_) = house.metas.values()
+        await house.add("d", "e", "f")
+        leader.tell_members()
+        await trio.sleep(0.1)
+        house.remove("a", "b", "c")
+        house.elect("e")
+        with trio.fail_after(1):
+            await house.works()
+        assert house.client.session == 100
+
+
+async def test_members_that_are_told_of_in_the_middle_of_a_search_are_asked(autojump_clock):
+    async with house_of("a", "b", "c") as house:
+        await house.works()
+        house.elect(None)
+        house.metas["a"].cut()
+        await trio.sleep(1)
+        asked = {host: house.metas.pop(host) for host in ("a", "b", "c")}
+        await house.add("d")
+        house.elect("d")
+        for meta in asked.values():
+            meta.silent = True
+        asked["b"].tell_members()
+        with trio.fail_after(3):
+            await house.works()
+
+
+async def test_who_took_the_place_of_a_member_is_asked_for_the_others(autojump_clock):
+    """All others are gone, and it answers at the address of one that was known."""
+    async with house_of("a", "b", "c") as house:
+        await house.works()
+        await trio.sleep(5)
+        house.remove("a", "b", "c")
+        house.elect(None)
+        await trio.sleep(5)
+        await house.add("b", server=7)
+        await house.add("d", "e")
+        house.elect("e")
+        with trio.fail_after(3):
+            await house.works()
+        assert house.metas["b"].asked < 30
+
+
+async def test_addresses_are_had_anew_when_everybody_that_was_known_is_gone(autojump_clock):
+    looked_at_s = []
+
+    async def look() -> list[str]:
+        looked_at_s.append(trio.current_time())
+        return [f"tcp:{host}:1" for host in house.metas]
+
+    async with house_of("a", "b", "c", readdress=look) as house:
+        await house.works()
+        await trio.sleep(5)
+        house.remove("a", "b", "c")
+        house.elect(None)
+        gone_s = trio.current_time()
+        await trio.sleep(10)
+        await house.add("d", "e", "f")
+        house.elect("f")
+        with trio.fail_after(3):
+            await house.works()
+        assert looked_at_s[0] >= gone_s + 1
+        assert 9 <= len(looked_at_s) <= 13
 
 
 async def test_who_is_no_member_any_more_is_not_asked(autojump_clock):

@@ -44,6 +44,15 @@ def test_members_are_learned_and_an_address_that_one_answered_at_is_no_contact_o
     assert members.contact(7) == Contact(7, ("tcp:7:1", "tcp:one:1"))
 
 
+def test_what_was_told_can_be_told_anew() -> None:
+    members = Members(TOLD, "here")
+    members.met("tcp:one:1", 7)
+    members.heard(status(7, place(7)))
+    members.configure(["unix:/x", "tcp:7:1", "unix:/x"])
+    assert members.contacts() == [Contact(7, ("tcp:7:1",)), Contact(0, ("unix:/x",))]
+    assert members.any_unix
+
+
 def test_who_is_gone_is_forgotten_and_what_was_told_is_kept() -> None:
     members = Members(TOLD, "here")
     members.met("tcp:one:1", 7)

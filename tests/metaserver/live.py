@@ -79,10 +79,10 @@ class Metaserver:
         await self._stopped.wait()
         self.disk = disk
 
-    async def connect(self):
+    async def connect(self, handler=no_requests):
         """A connection without a session."""
         return await connect(
-            self.ports(), self.address, Identity("", "client", 0).hello(), no_requests, self.nursery
+            self.ports(), self.address, Identity("", "client", 0).hello(), handler, self.nursery
         )
 
     async def client(self):

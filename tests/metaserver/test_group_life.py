@@ -135,6 +135,23 @@ async def test_who_was_away_for_long_gets_a_snapshot(tmp_path, nursery):
 # --- members -----------------------------------------------------------------------------------
 
 
+async def test_a_leader_tells_whom_it_serves_who_the_members_are_until_it_is_none_itself(group):
+    leader = await group.leader()
+    told = []
+    peer = await leader.connect(lambda incoming: told.append(incoming.request.status))
+    new = [await group.newcomer(n) for n in (4, 5, 6)]
+    change = raft.ChangeMembers([one.place for one in new], [1, 2, 3])
+    await (await group.leader()).ask(change, timeout_ms=15_000)
+    with trio.fail_after(10):
+        await peer.wait_closed()
+    assert sorted(told[0].configuration.learners) == [4, 5, 6]
+    assert any(one.configuration.voters_before for one in told), "while it is joint"
+    new_ones, at_the_end = told[-2:]
+    assert new_ones.commit_index < at_the_end.commit_index, "it did not wait for its own end"
+    for one in (new_ones, at_the_end):
+        assert {place.server for place in one.configuration.places} == {4, 5, 6}
+
+
 async def test_grow_to_five_and_shrink_to_one(group):
     client = await group.client()
     await client.create("file")
