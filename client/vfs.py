@@ -1,11 +1,13 @@
 """The vfs: POSIX semantics over the caches, for one mount in one mode.
 
 It implements `client/fuse/driver.py`'s ``FileSystem``. What the caches can answer is answered at
-once; everything else is an awaitable. The operations are in three files by concern, over one set
+once; everything else is an awaitable. The operations are in five files by concern, over one set
 of caches:
 
     vfs_names       lookup, make, remove, rename, list
     vfs_files       open, read, write, flush, fsync, release
+    vfs_ranges      fallocate, lseek, copy_file_range
+    vfs_locks       flock, fcntl
     vfs_attributes  getattr, setattr, extended attributes, statfs
 
 Concurrency. All state belongs to the tasks of one trio loop. A method without ``async`` runs to
@@ -18,9 +20,11 @@ file's ``lock`` (see `client/writing.py`). Replies are let into the caches in on
 from .vfs_attributes import AttributeOperations
 from .vfs_caches import Surroundings
 from .vfs_files import FileOperations
+from .vfs_locks import LockOperations
+from .vfs_ranges import RangeOperations
 
 
-class Vfs(FileOperations, AttributeOperations):
+class Vfs(FileOperations, RangeOperations, LockOperations, AttributeOperations):
     """One mount's file system."""
 
     async def run(self) -> None:

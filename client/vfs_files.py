@@ -26,7 +26,7 @@ class FileOperations(NameOperations):
 
     # --- open
 
-    async def open(self, inode: int, flags: int) -> Opened:
+    async def open(self, inode: int, flags: int, *, kill_privileges: bool = False) -> Opened:
         """Asks the server what the file is now, and drops cached bytes of another version."""
         before = self.attributes.get(inode)
         change = None if before is None else before.attributes.change
@@ -78,6 +78,11 @@ class FileOperations(NameOperations):
         opened = await self._truncate_if_asked(file, self._handle(file, flags), flags)
         return self.known(reply.attributes, parent), opened
 
+    async def tmpfile(
+        self, parent: int, mode: int, flags: int, caller: Caller
+    ) -> tuple[Known, Opened]:
+        raise TideError(Code.NOT_SUPPORTED, "O_TMPFILE")
+
     def _is_open(self, inode: int) -> bool:
         file = self.files.peek(inode)
         return file is not None and file.openings > 0
@@ -118,7 +123,9 @@ class FileOperations(NameOperations):
             self.reader.ahead(file, *ahead)
         return found
 
-    def write(self, handle: int, offset: int, data: Buffer) -> Soon[int]:
+    def write(
+        self, handle: int, offset: int, data: Buffer, *, kill_privileges: bool = False
+    ) -> Soon[int]:
         opened = self.open_files.get(handle)
         file = opened.file
         if offset + len(data) > FILE_MAX_BYTES:
@@ -169,7 +176,7 @@ class FileOperations(NameOperations):
 
     # --- the end
 
-    def flush(self, handle: int) -> Soon[None]:
+    def flush(self, handle: int, owner: int | None = None) -> Soon[None]:
         """At each close(2): in the modes that say so, others see all that was written."""
         file = self.open_files.get(handle).file
         if not self.mode.flush_at_close or not (file.modified or file.failure is not None):
@@ -192,7 +199,7 @@ class FileOperations(NameOperations):
     async def _flush(self, file: File, *, sync: bool) -> None:
         await self.writer.flush(file, sync=sync)
 
-    def release(self, handle: int) -> Soon[None]:
+    def release(self, handle: int, owner: int | None = None) -> Soon[None]:
         file = self.open_files.pop(handle).file
         if file.modified or file.reserved:
             return self._release_modified(file)

@@ -35,6 +35,11 @@ class Code(IntEnum):
     TOO_LARGE = 20
     SYMLINK_LOOP = 21
     NO_BUFFER_ROOM = 22
+    WOULD_BLOCK = 23
+    DEADLOCK = 24
+    INTERRUPTED = 25
+    NO_SUCH_POSITION = 26
+    FENCED = 27
 
     # What the network and the servers say to each other.
     BUSY = 40
@@ -96,6 +101,11 @@ TABLE: dict[Code, Row] = {
     Code.TOO_LARGE: Row(errno.EMSGSIZE, False, "the message is too large"),
     Code.SYMLINK_LOOP: Row(errno.ELOOP, False, "too many levels of symbolic links"),
     Code.NO_BUFFER_ROOM: Row(errno.ERANGE, False, "the result does not fit"),
+    Code.WOULD_BLOCK: Row(errno.EAGAIN, False, "somebody else holds a lock there"),
+    Code.DEADLOCK: Row(errno.EDEADLK, False, "waiting would be a deadlock"),
+    Code.INTERRUPTED: Row(errno.EINTR, False, "interrupted by a signal"),
+    Code.NO_SUCH_POSITION: Row(errno.ENXIO, False, "there is no data, or no file, from there on"),
+    Code.FENCED: Row(errno.EIO, False, "another session got the lock meanwhile"),
     Code.BUSY: Row(errno.EBUSY, True, "busy"),
     Code.TIMED_OUT: Row(errno.ETIMEDOUT, True, "no answer in time"),
     Code.DISCONNECTED: Row(errno.ENOTCONN, True, "the connection broke"),

@@ -40,6 +40,7 @@ XATTRS_PER_INODE_MAX_BYTES = 64 * KIB
 LINKS_MAX = 1_000_000
 INLINE_MAX_BYTES = 8 * KIB
 FILE_MAX_BYTES = 1 << 53
+LOCK_END = 1 << 63  # the end of a lock that reaches to wherever the file may grow
 READDIR_ENTRIES_MAX = 1_024
 
 # Chunks.

@@ -3,6 +3,14 @@
 Each method of ``FileSystem`` answers at once when the caches can, or returns an awaitable when
 it must go out; a driver spawns or suspends a task only for the second kind. Failures are
 TideError, raised at once or by the awaitable. Inode numbers are TideFS's own; the root is 1.
+
+Who may do what is decided by the kernel, before it asks (the mount options default_permissions and
+POSIX access lists): only the kernel sees a path that it walks in its own caches, and it knows the
+caller's supplementary groups and capabilities. So the vfs checks no permissions.
+
+A driver cancels the awaitable of a request that a signal interrupted. That is right at once for a
+lock that is waited for; for anything else only once it has taken INTERRUPT_PATIENCE_MS, because
+applications do not expect EINTR from a file system that answers.
 """
 
 from collections.abc import Awaitable, Iterable
@@ -19,7 +27,8 @@ Soon: TypeAlias = T | Awaitable[T]
 
 
 class Caller(NamedTuple):
-    """Who asks."""
+    """Who asks. Modes come with all bits that the application asked for: taking away those in
+    ``umask`` is up to the server (a default access list overrides it)."""
 
     uid: int
     gid: int
@@ -54,6 +63,18 @@ class NewAttributes(NamedTuple):
     mtime_ns: int | None = None
     atime_now: bool = False
     mtime_now: bool = False
+    kill_privileges: bool = False
+    """Take set-user-id and its like away: who truncates has no right to keep it."""
+
+
+class LockRange(NamedTuple):
+    """A lock as fcntl(2) and flock(2) have it: bytes ``start`` to ``end - 1``, LOCK_END for all
+    there may ever be. ``pid`` is for people."""
+
+    exclusive: bool
+    start: int
+    end: int
+    pid: int
 
 
 class FileSystem(Protocol):
@@ -75,15 +96,51 @@ class FileSystem(Protocol):
     def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> Soon[None]: ...
-    def open(self, inode: int, flags: int) -> Soon[Opened]: ...
+    def open(self, inode: int, flags: int, *, kill_privileges: bool = False) -> Soon[Opened]: ...
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
     ) -> Soon[tuple[Known, Opened]]: ...
+    def tmpfile(
+        self, parent: int, mode: int, flags: int, caller: Caller
+    ) -> Soon[tuple[Known, Opened]]: ...
     def read(self, handle: int, offset: int, length: int) -> Soon[Buffer]: ...
-    def write(self, handle: int, offset: int, data: Buffer) -> Soon[int]: ...
-    def flush(self, handle: int) -> Soon[None]: ...
-    def release(self, handle: int) -> Soon[None]: ...
+    def write(
+        self, handle: int, offset: int, data: Buffer, *, kill_privileges: bool = False
+    ) -> Soon[int]: ...
+    def flush(self, handle: int, owner: int | None = None) -> Soon[None]:
+        """One close(2). ``owner``: who closes; its fcntl locks on the file end (fcntl(2))."""
+        ...
+
+    def release(self, handle: int, owner: int | None = None) -> Soon[None]:
+        """The last close(2) of this open file. ``owner``: of a flock(2) that ends with it."""
+        ...
+
     def fsync(self, handle: int, data_only: bool) -> Soon[None]: ...
+    def fallocate(self, handle: int, mode: int, offset: int, length: int) -> Soon[None]: ...
+    def lseek(self, handle: int, offset: int, whence: int) -> Soon[int]:
+        """SEEK_DATA and SEEK_HOLE only."""
+        ...
+
+    def copy_file_range(
+        self, source: int, source_offset: int, target: int, target_offset: int, length: int
+    ) -> Soon[int]:
+        """Between two handles; NOT_SUPPORTED lets the kernel copy by reading and writing."""
+        ...
+
+    def getlk(self, handle: int, owner: int, lock: LockRange) -> Soon[LockRange | None]:
+        """F_GETLK: what is in the way, or None."""
+        ...
+
+    def setlk(
+        self, handle: int, owner: int, lock: LockRange, *, wait: bool, flock: bool
+    ) -> Soon[None]:
+        """``owner`` is the kernel's number for who locks. WOULD_BLOCK, DEADLOCK."""
+        ...
+
+    def unlock(self, handle: int, owner: int, start: int, end: int, *, flock: bool) -> Soon[None]:
+        """F_UNLCK and LOCK_UN."""
+        ...
+
     def opendir(self, inode: int) -> Soon[int]: ...
     def readdir(self, handle: int, cookie: int) -> Soon[list[tuple[DirectoryEntry, Known]]]: ...
     def releasedir(self, handle: int) -> None: ...

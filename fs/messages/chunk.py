@@ -45,7 +45,9 @@ class Written(Message):
 class WriteChunk(Request[Written]):
     """Payload: the bytes to write at ``offset``. ``serial`` 0: from a client, to the primary.
 
-    ``create``: the chunk is fresh, make it when there is none. The frame header's (session,
+    ``create``: the chunk is fresh, make it when there is none. ``fence`` is the highest token of
+    the locks that the writer's session holds on the file (0: none): FENCED when this replica has
+    seen a higher one. The frame header's (session,
     sequence) lets the primary recognise a repetition. REPLICA_FAILED names in its detail, as
     hexadecimal ids behind the last colon, the servers that failed.
     """
@@ -56,6 +58,7 @@ class WriteChunk(Request[Written]):
     create: bool
     serial: int
     chain: list[ServerPlace]
+    fence: int = 0
 
 
 @method(0x0203)
@@ -71,6 +74,21 @@ class SyncChunk(Request[Done]):
     handle: int
     version: int
     since: int = 0
+
+
+@method(0x0204)
+class CloneChunk(Request[Done]):
+    """Make the fresh chunk ``handle`` with the first ``length`` bytes of another one, which is
+    taken from this server's own disk, or else from one of ``sources`` (copy_file_range(2)). What
+    is there of ``handle`` at ``version`` is replaced; on stable storage when this returns.
+    NO_CHUNK, STALE_VERSION, BAD_CHECKSUM: of the source."""
+
+    handle: int
+    version: int
+    source_handle: int
+    source_version: int
+    length: int
+    sources: list[ServerPlace]
 
 
 # --- metaserver to chunkserver -----------------------------------------------------------------

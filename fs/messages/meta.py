@@ -348,7 +348,10 @@ class CloseSession(Request[Done]):
 @method(0x0140)
 class Create(Change[Entry]):
     """A file, fifo, socket or device; with ``exclusive`` EXISTS when the name is taken, else what
-    is there is returned (if it is a file). With ``open`` it is open, as by Open."""
+    is there is returned (if it is a file). With ``open`` it is open, as by Open.
+
+    ``umask`` takes bits from ``mode`` unless the directory has a default access list, which then
+    decides instead (acl(5), "object creation and default ACLs")."""
 
     parent: int
     name: bytes
@@ -359,17 +362,20 @@ class Create(Change[Entry]):
     device: int
     exclusive: bool
     open: bool
+    umask: int = 0
 
 
 @method(0x0141)
 class MakeDirectory(Change[Entry]):
-    """A directory. In a set-group-id directory it takes the group and the bit over."""
+    """A directory. In a set-group-id directory it takes the group and the bit over. ``umask``: see
+    Create."""
 
     parent: int
     name: bytes
     mode: int
     uid: int
     gid: int
+    umask: int = 0
 
 
 @method(0x0142)
@@ -432,6 +438,9 @@ class SetAttributes(Change[Node]):
     """None leaves a field as it is. ``*_now`` takes the log entry's time.
 
     ``size`` truncates or extends (with a hole). Nanoseconds since 1970, may be negative.
+    ``kill_privileges``: what a write by somebody without CAP_FSETID takes away: set-user-id,
+    set-group-id of what the group may execute, and ``security.capability``. A change of owner or
+    group takes the same from a file, asked or not.
     """
 
     inode: int
@@ -443,6 +452,7 @@ class SetAttributes(Change[Node]):
     mtime_ns: int | None = None
     atime_now: bool = False
     mtime_now: bool = False
+    kill_privileges: bool = False
 
 
 class XattrFlags(IntFlag):
@@ -515,3 +525,30 @@ class Commit(Change[Node]):
     chunks: list[NewChunk]
     inline_base: int
     data_changed: bool  # bytes of existing chunks were overwritten
+
+
+@method(0x014B)
+class CreateUnnamed(Change[Node]):
+    """O_TMPFILE: a file without a name, open in this session. It is an orphan from the start; with
+    ``linkable`` a Link may give it a name (open(2): not with O_EXCL). Group, mode and access list
+    are as if it were made in ``parent``."""
+
+    parent: int
+    mode: int
+    uid: int
+    gid: int
+    umask: int
+    linkable: bool
+
+
+@method(0x014C)
+class Punch(Change[Node]):
+    """A hole from ``offset`` to ``end - 1``: zeros from now on, as far as they are in the inode or
+    in chunks that lie in the range as a whole, which are dropped. (The client writes zeros to the
+    chunks of which the range is a part.) The size stays, but for ``size``, which raises it when it
+    is larger, as in a Commit. LAYOUT_CHANGED: as there."""
+
+    inode: int
+    offset: int
+    end: int
+    size: int
