@@ -1,121 +1,21 @@
 """Campaigns about the group of metaservers: its leader is killed, its members are exchanged."""
 
 import argparse
-import contextlib
 import shutil
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 
 import trio
+from leader_kills import kill_leaders
+from load import Load, under_load
 from registry import campaign
-from stage import (
-    CampaignError,
-    Stage,
-    alive,
-    compare,
-    local_copy,
-    run,
-    say,
-    stage,
-    tidefs,
-    top_of,
-    wait_until,
-)
+from stage import CampaignError, Stage, alive, say, stage, tidefs, wait_until
 from tidefs.fs.limits import CHECKPOINT_ENTRIES
 from tidefs.metaserver.check import check
 from tidefs.metaserver.kv_lmdb import LmdbKeyValue
 from tidefs.metaserver.state import State
 from tidefs.tests.bench.group import CALLERS, leader_address, open_creator
 
-KILL_EVERY_S = 5.0
-KILLS = 10
-
-
-class Load:
-    """Applications at work on a mount, until told to stop; the first complaint ends it all."""
-
-    def __init__(self, point: Path, tarball: Path) -> None:
-        self.point = point
-        self._tarball = tarball
-        self._pristine = local_copy(tarball)
-        self._stop = threading.Event()
-        self._complaints: list[str] = []
-        self._done: dict[str, int] = {}
-        self._threads = [
-            threading.Thread(target=self._repeat, args=(work,))
-            for work in (self._unpack, self._fio, self._names)
-        ]
-
-    @property
-    def complaints(self) -> list[str]:
-        """What went wrong so far."""
-        return list(self._complaints)
-
-    def start(self) -> None:
-        """Begin."""
-        for thread in self._threads:
-            thread.start()
-
-    def finish(self) -> None:
-        """Let each finish what it is at. CampaignError when anything went wrong."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        shutil.rmtree(self._pristine.parent, ignore_errors=True)
-        if self._complaints:
-            raise CampaignError("\n".join(self._complaints))
-        say(", ".join(f"{name.strip('_')}: {count} times" for name, count in self._done.items()))
-
-    def _repeat(self, work: "object") -> None:
-        assert callable(work)
-        name = work.__name__
-        try:
-            while not self._stop.is_set() or name not in self._done:
-                work(self._done.get(name, 0))
-                self._done[name] = self._done.get(name, 0) + 1
-        except (CampaignError, OSError, subprocess.SubprocessError) as error:
-            self._complaints.append(f"{name}: {error}")
-
-    def _unpack(self, number: int) -> None:
-        folder = self.point / f"unpacked-{number}"
-        folder.mkdir()
-        run("tar", "-xf", self._tarball, "-C", folder)
-        compare(self._pristine, folder / top_of(self._tarball))
-        if number:
-            shutil.rmtree(self.point / f"unpacked-{number - 1}")
-
-    def _fio(self, number: int) -> None:
-        folder = self.point / f"fio-{number}"
-        folder.mkdir()
-        run(
-            *("fio", "--name=verify", f"--directory={folder}", "--rw=randrw"),
-            *("--bsrange=4k-64k", "--size=64m", "--ioengine=psync", "--verify=crc32c"),
-            *("--verify_fatal=1", "--do_verify=1", f"--randseed={number}", "--fallocate=none"),
-            cwd=folder,
-        )
-        shutil.rmtree(folder)
-
-    def _names(self, number: int) -> None:
-        folder = self.point / f"names-{number}"
-        folder.mkdir()
-        run(sys.executable, Path(__file__).with_name("names.py"), folder, "5")
-        folder.rmdir()
-
-
-@contextlib.contextmanager
-def under_load(cluster: Stage, tarball: Path) -> Iterator[Load]:
-    """Applications work on a mount meanwhile."""
-    load = Load(cluster.mount(), tarball)
-    load.start()
-    try:
-        yield load
-    finally:
-        load.finish()
+STEP_S = 5.0
 
 
 @campaign
@@ -123,14 +23,7 @@ def failover(options: argparse.Namespace) -> None:
     """kill -9 of the leader every 5 s, ten times, under tar, fio and a loop over names."""
     with stage(3, 3, metaservers=3) as cluster:
         with under_load(cluster, options.tarball) as load:
-            for number in range(KILLS):
-                _wait(KILL_EVERY_S, load)
-                leader = cluster.leader()
-                cluster.kill(int(str(leader["pid"])))
-                say(f"kill {number + 1}: {leader['name']} led in term {leader['term']}")
-                wait_until(partial(_leads_another, cluster, leader), "another member leads")
-                cluster.up()
-            _wait(KILL_EVERY_S, load)
+            kill_leaders(cluster, load)
         _members_agree(cluster)
         _check_name_space(cluster)
 
@@ -142,22 +35,22 @@ def members(options: argparse.Namespace) -> None:
     with stage(3, 3, metaservers=3) as cluster:
         _outgrow_the_log(cluster)
         with under_load(cluster, options.tarball) as load:
-            _wait(KILL_EVERY_S, load)
+            _wait(STEP_S, load)
             for victim in (_follower(cluster), cluster.leader()):
                 _wipe(cluster, victim)
                 say(tidefs("cluster", "replace", cluster.cluster, str(victim["name"])).strip())
                 _came_by_snapshot(cluster, str(victim["name"]))
-                _wait(KILL_EVERY_S, load)
+                _wait(STEP_S, load)
             say(tidefs("cluster", "add", cluster.cluster, "--count", "2").strip())
-            _wait(KILL_EVERY_S, load)
+            _wait(STEP_S, load)
             say(tidefs("cluster", "transfer", cluster.cluster).strip())
-            _wait(KILL_EVERY_S, load)
+            _wait(STEP_S, load)
             leader = str(cluster.leader()["name"])
             others = [name for name in _names_of(cluster) if name != leader]
             say(tidefs("cluster", "remove", cluster.cluster, leader, others[0]).strip())
-            _wait(KILL_EVERY_S, load)
+            _wait(STEP_S, load)
             say(tidefs("cluster", "transfer", cluster.cluster).strip())
-            _wait(KILL_EVERY_S, load)
+            _wait(STEP_S, load)
         if len(cluster.members()) != 3:
             raise CampaignError(f"the members are {cluster.members()}")
         _members_agree(cluster)
@@ -196,13 +89,7 @@ def _wait(seconds: float, load: Load) -> None:
     """Let it work for a while; stop early when it has something to complain about."""
     end = time.monotonic() + seconds
     wait_until(lambda: load.complaints or time.monotonic() > end, "time passes")
-    if load.complaints:
-        raise CampaignError("\n".join(load.complaints))
-
-
-def _leads_another(cluster: Stage, before: dict[str, object]) -> bool:
-    leader = cluster.leader()
-    return leader["id"] != before["id"] or int(str(leader["term"])) > int(str(before["term"]))
+    load.check()
 
 
 def _names_of(cluster: Stage) -> list[str]:
