@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from tidefs.tests.watchdog import Watch, cut_off, fuse_mounts
 
 TIDEFS = [sys.executable, "-m", "tidefs.deploy"]
 COMMAND_TIMEOUT_S = 100
+UMOUNT_TIMEOUT_S = 20
 
 
 class Stage:
@@ -55,25 +58,37 @@ class Stage:
                 path.unlink(missing_ok=True)
 
 
-def mount_points(folder):
-    """What is mounted below a folder, the innermost first."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        point = Path(line.split()[4].encode().decode("unicode_escape"))
-        if point.is_relative_to(folder):
-            found.append(point)
-    return found[::-1]
-
-
 def clear(folder):
     """End every mount and every server below a folder, by force where asking does not help."""
     folder = folder.resolve()
-    for point in mount_points(folder):
-        call("umount", point, check=False)
-    for point in mount_points(folder):
+    for point, _ in fuse_mounts(folder):
+        asking = subprocess.Popen(
+            [*TIDEFS, "umount", point], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            asking.wait(UMOUNT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            cut_off(folder)  # before it is killed: it may wait for the mount, deaf to signals
+            asking.kill()
+            asking.wait()
+    for point in cut_off(folder):
         subprocess.run(["umount", "-l", point], capture_output=True, check=False)
+    for pid in clients(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # it would wait for servers that are gone
     for path in folder.glob("**/cluster.toml"):
         call("down", path.parent, "--force", check=False)
+
+
+def clients(folder):
+    """The processes of mounts below a folder, also of those that are unmounted by now."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if {"tidefs.deploy", "mount", "--foreground"} <= set(words) and any(
+                Path(word).is_relative_to(folder) for word in words
+            ):
+                yield int(path.parent.name)
 
 
 def call(*arguments, check=True):
@@ -177,6 +192,39 @@ def wait_until():
             threading.Event().wait(0.05)
 
     return wait
+
+
+WATCH = pytest.StashKey[Watch]()
+
+
+def pytest_configure(config):
+    """Watch over the tests: the limit of pytest-timeout ends nobody who waits in the kernel."""
+    config.stash[WATCH] = Watch()
+
+
+def pytest_unconfigure(config):
+    config.stash[WATCH].close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _mounts_are_watched(request, tmp_path_factory):
+    request.config.stash[WATCH].mounts_are_below(tmp_path_factory.getbasetemp())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item, settings):
+    item.config.stash[WATCH].begins(item.nodeid, settings.timeout)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    yield
+    item.config.stash[WATCH].is_over()
+
+
+def pytest_enter_pdb(config):
+    """Somebody looks at it, as long as that takes."""
+    config.stash[WATCH].is_over()
 
 
 def pytest_collection_modifyitems(items):

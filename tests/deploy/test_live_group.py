@@ -13,6 +13,9 @@ from tidefs.deploy.cluster import open_cluster
 from tidefs.deploy.exits import Exit
 from tidefs.deploy.processes import wait_for_end
 
+STOP_S = 20
+"""How long an application may take to end what it does."""
+
 METAS = ["meta-1", "meta-2", "meta-3"]
 
 
@@ -215,7 +218,7 @@ class Load:
         self.rounds = 0
         self.errors = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     @contextlib.contextmanager
     def running(self):
@@ -224,7 +227,8 @@ class Load:
             yield self
         finally:
             self._stop.set()
-            self._thread.join()
+            self._thread.join(STOP_S)
+        assert not self._thread.is_alive(), "the load waits for the mount"
 
     def _work(self):
         while not self._stop.is_set() and not self.errors:

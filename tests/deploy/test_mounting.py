@@ -85,10 +85,11 @@ def test_files_wait_while_the_servers_are_down(make_cluster):
     point = cluster.mount()
     (point / "before").write_text("x")
     cluster.down("--force")
-    written = threading.Thread(target=(point / "after").write_text, args=["y"])
+    written = threading.Thread(target=(point / "after").write_text, args=["y"], daemon=True)
     written.start()
     cluster.up()
-    written.join()
+    written.join(60)
+    assert not written.is_alive()
     assert (point / "after").read_text() == "y"
 
 
