@@ -5,15 +5,10 @@ written and the session is closed. On a hard mount that may take as long as the 
 a second signal gives up, and says what that loses.
 """
 
-import contextlib
-import errno
 import logging
 import os
-import shutil
 import signal
 import socket
-import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,13 +25,12 @@ from ..fs.ports.randomness import RealRandomness
 from ..fs.process import use_memory_freely
 from . import mounts
 from .client import Client, Identity, open_client
-from .fuse.pyfuse3_driver import Invalidation, Pyfuse3Driver
-from .options import MountOptions
+from .fuse.choice import MountedDriver, Place, candidates, open_driver
+from .mount_point import check_machine, free_point
+from .options import DriverName, MountOptions
 
 log = logging.getLogger(__name__)
 
-FUSE_DEVICE = "/dev/fuse"
-STALE_CHECK_S = 5.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -49,83 +43,6 @@ class MountRequest(NamedTuple):
     options: MountOptions = MountOptions()
     readdress: Readdress | None = None
     """Gives ``addresses`` anew, where somebody keeps them up to date."""
-
-
-def check_machine() -> None:
-    """NOT_SUPPORTED when this machine cannot mount anything, with the remedy."""
-    try:
-        mode = os.stat(FUSE_DEVICE).st_mode
-    except OSError as error:
-        raise TideError(
-            Code.NOT_SUPPORTED,
-            f"{FUSE_DEVICE}: {error.strerror}; load the kernel module (modprobe fuse), or give the"
-            " container the device (--device /dev/fuse --cap-add SYS_ADMIN)",
-        ) from None
-    if not stat.S_ISCHR(mode):
-        raise TideError(Code.NOT_SUPPORTED, f"{FUSE_DEVICE} is not a device")
-    if os.geteuid() == 0:
-        return
-    if shutil.which(mounts.FUSERMOUNT) is None:
-        raise TideError(
-            Code.NOT_SUPPORTED, f"{mounts.FUSERMOUNT} is missing: install fuse3, or mount as root"
-        )
-
-
-async def free_point(path: str) -> str:
-    """The absolute path of a mount point that can be used now.
-
-    What a crashed client left there is taken away first. NO_ENTRY, NOT_A_DIRECTORY, ACCESS_DENIED;
-    BUSY when something is mounted there.
-    """
-    point, mount = mounts.find(path)
-    if mount is not None and mount.ours and await _is_stale(mount):
-        log.warning("%s is the mount of a client that is gone: it is replaced", point)
-        mounts.detach(point, lazy=True)
-        point, mount = mounts.find(path)
-    if mount is not None:
-        name = mount.source.removeprefix(mounts.SOURCE_PREFIX)
-        remedy = f"tidefs umount {point}" if mount.ours else f"umount {point}"
-        raise TideError(
-            Code.BUSY, f"{name} ({mount.type}) is mounted on {point}; first do: {remedy}"
-        )
-    try:
-        if not stat.S_ISDIR(os.stat(point).st_mode):
-            raise TideError(Code.NOT_A_DIRECTORY, f"mount point {point}")
-    except FileNotFoundError:
-        raise TideError(Code.NO_ENTRY, f"mount point {point} (make it first: mkdir)") from None
-    except OSError as error:
-        raise TideError(Code.ACCESS_DENIED, f"mount point {point}: {error.strerror}") from None
-    return point
-
-
-async def _is_stale(mount: mounts.Mount) -> bool:
-    """Whether its process is gone: then the kernel has cut the connection."""
-    if mounts.server_of(mount) is not None:
-        return False
-
-    def ask() -> bool:
-        try:
-            os.statvfs(mount.point)  # never answered from the kernel's caches
-        except OSError as error:
-            return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-        return False
-
-    with trio.move_on_after(STALE_CHECK_S):
-        return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
-    return False
-
-
-def fuse_options(request: MountRequest) -> set[str]:
-    """What libfuse is to tell the kernel."""
-    options = request.options
-    source = mounts.source_of(request.name).replace("\\", "\\\\").replace(",", "\\,")
-    chosen = {"default_permissions", "subtype=tidefs", f"fsname={source}"}
-    allow_other = options.allow_other
-    if allow_other or (allow_other is None and os.geteuid() == 0):
-        chosen.add("allow_other")
-    if options.read_only:
-        chosen.add("ro")
-    return chosen
 
 
 async def run_mount(request: MountRequest, on_ready: Callable[[], None]) -> None:
@@ -189,34 +106,59 @@ class _End:
 async def _serve(
     client: Client, request: MountRequest, on_ready: Callable[[], None], end: _End
 ) -> None:
+    """With the first driver that works."""
+    reasons: list[str] = []
+    for name in candidates(request.options):
+        try:
+            await _serve_with(name, client, request, on_ready, end, reasons)
+        except TideError as error:
+            if error.code is not Code.NOT_SUPPORTED:
+                raise
+            reasons.append(f"the {name} driver cannot be used: {error.detail}")
+        else:
+            log.info("%s is unmounted", request.point)
+            return
+    raise TideError(Code.NOT_SUPPORTED, "; ".join(reasons))
+
+
+async def _serve_with(
+    name: DriverName,
+    client: Client,
+    request: MountRequest,
+    on_ready: Callable[[], None],
+    end: _End,
+    reasons: Sequence[str],
+) -> None:
+    """Until the end of the mount; NOT_SUPPORTED when this driver cannot be used here."""
     point = request.point
-    invalidation = Invalidation()
-    driver = _mount(client, request, invalidation)
+    driver, caches = open_driver(name, client.vfs, Place(point, request.name, request.options))
     mount = mounts.mount_at(point)
     note = None if mount is None else mounts.note_server(mount)
-    client.vfs.kernel = invalidation
+    client.vfs.kernel = caches
     end.mounted = True
+    unusable: TideError | None = None
+
+    def ready() -> None:
+        why = "asked for" if request.options.driver else "; ".join(reasons) or "the default"
+        log.info("mounted on %s by the %s driver (%s)", point, name, why)
+        on_ready()
+
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_unmount_when_asked, driver, point, end)
-            nursery.start_soon(_announce, point, mount, request.options, on_ready)
-            await driver.serve_forever()
+            nursery.start_soon(_announce, point, mount, request.options, ready)
+            try:
+                await driver.serve_forever()
+            except TideError as error:
+                unusable = error
             nursery.cancel_scope.cancel()
     finally:
         client.vfs.kernel = None
         if note is not None:
             note.unlink(missing_ok=True)
-    log.info("%s is unmounted", point)
-
-
-def _mount(client: Client, request: MountRequest, invalidation: Invalidation) -> Pyfuse3Driver:
-    with _said_by_libfuse() as said:
-        try:
-            return Pyfuse3Driver(client.vfs, request.point, fuse_options(request), invalidation)
-        except (RuntimeError, OSError) as error:
-            raise TideError(
-                Code.NOT_PERMITTED, f"{request.point} cannot be mounted: {said() or error}"
-            ) from None
+    if unusable is not None:
+        mounts.detach(point, lazy=True)
+        raise unusable
 
 
 async def _announce(
@@ -229,11 +171,10 @@ async def _announce(
     await trio.to_thread.run_sync(os.stat, point, abandon_on_cancel=True)
     if mount is not None:
         set_read_ahead(mount.device, options.read_ahead_bytes)  # the kernel has set its own by now
-    log.info("mounted on %s", point)
     on_ready()
 
 
-async def _unmount_when_asked(driver: Pyfuse3Driver, point: str, end: _End) -> None:
+async def _unmount_when_asked(driver: MountedDriver, point: str, end: _End) -> None:
     await end.asked.wait()
     try:
         # What was written through a mapping is still in the kernel.
@@ -264,24 +205,6 @@ def set_read_ahead(device: str, size_bytes: int) -> None:
         path.write_text(f"{size_bytes // 1024}\n")
     except OSError as error:
         log.debug("%s: %s", path, error.strerror)
-
-
-@contextlib.contextmanager
-def _said_by_libfuse() -> Iterator[Callable[[], str]]:
-    """What is written to standard error meanwhile: libfuse tells its reasons nowhere else."""
-    with tempfile.TemporaryFile() as said:
-        saved = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-
-            def text() -> str:
-                said.seek(0)
-                return " | ".join(said.read().decode(errors="replace").split("\n")).strip(" |")
-
-            yield text
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 def _leaves(group: BaseExceptionGroup[TideError]) -> Iterator[TideError]:

@@ -1,6 +1,8 @@
 """The ``-o`` options of a mount, from text. Pure."""
 
 from collections.abc import Callable, Iterable
+from enum import StrEnum
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from ..fs.errors import Code, TideError
@@ -12,6 +14,21 @@ from ..fs.limits import (
 )
 from ..fs.quantities import format_size, parse_duration, parse_size
 from .modes import DEFAULT_MODE, Mode, mode_named
+
+
+class DriverName(StrEnum):
+    """What speaks with the kernel: our own code, or libfuse through pyfuse3."""
+
+    KERNEL = "kernel"
+    PYFUSE3 = "pyfuse3"
+
+
+class AccessTimes(StrEnum):
+    """When reading changes a file's atime: mount(8)'s words."""
+
+    NEVER = "noatime"
+    RELATIVE = "relatime"
+    ALWAYS = "strictatime"
 
 
 class MountOptions(NamedTuple):
@@ -26,6 +43,16 @@ class MountOptions(NamedTuple):
     read_only: bool = False
     allow_other: bool | None = None
     """Whether other users may use the mount; None: if root mounts it."""
+    driver: DriverName | None = None
+    """None: the first that works, in the order of DriverName."""
+    suid: bool = False
+    """Whether set-user-id programs and file capabilities give rights. Only root may ask for it."""
+    devices: bool = False
+    """Whether device files open devices. Only root may ask for it."""
+    programs: bool = True
+    """Whether programs may be started from it."""
+    access_times: AccessTimes = AccessTimes.RELATIVE
+    directory_access_times: bool = True
 
 
 class _Option(NamedTuple):
@@ -54,6 +81,15 @@ def _positive_duration(text: str) -> int:
     return duration_ms
 
 
+def _driver_named(text: str) -> DriverName:
+    try:
+        return DriverName(text)
+    except ValueError:
+        raise TideError(
+            Code.INVALID, f"there is no such driver; there are {', '.join(DriverName)}"
+        ) from None
+
+
 OPTIONS: dict[str, _Option] = {
     "mode": _Option("mode", mode_named, None, "what is promised to whom (tidefs mount --mode)"),
     "hard": _Option("timeout_ms", None, None, "wait for unreachable servers for ever (default)"),
@@ -73,9 +109,27 @@ OPTIONS: dict[str, _Option] = {
     "rw": _Option("read_only", None, False, "the contrary (default)"),
     "allow_other": _Option("allow_other", None, True, "for all users (default for root)"),
     "allow_self": _Option("allow_other", None, False, "only for the user who mounts"),
+    "driver": _Option(
+        "driver", _driver_named, None, "kernel (default where it works), or pyfuse3 (libfuse)"
+    ),
+    "nosuid": _Option("suid", None, False, "set-user-id programs give no rights (default)"),
+    "suid": _Option("suid", None, True, "they do (root only)"),
+    "nodev": _Option("devices", None, False, "device files open nothing (default)"),
+    "dev": _Option("devices", None, True, "they open devices (root only)"),
+    "exec": _Option("programs", None, True, "programs may be started (default)"),
+    "noexec": _Option("programs", None, False, "no program may be started"),
+    "relatime": _Option(
+        "access_times", None, AccessTimes.RELATIVE, "atime is kept where it tells something"
+    ),
+    "atime": _Option("access_times", None, AccessTimes.RELATIVE, "the same (default)"),
+    "noatime": _Option("access_times", None, AccessTimes.NEVER, "reading changes no atime"),
+    "strictatime": _Option("access_times", None, AccessTimes.ALWAYS, "each reading does"),
+    "diratime": _Option("directory_access_times", None, True, "also of directories (default)"),
+    "nodiratime": _Option("directory_access_times", None, False, "never of directories"),
 }
 
-_EXCLUSIVE = (("hard", "soft"), ("hard", "timeout"), ("ro", "rw"), ("allow_other", "allow_self"))
+_TOGETHER = {"soft", "timeout"}
+"""They set the same thing, the second one more exactly."""
 
 
 def parse_options(texts: Iterable[str], *, mode: str | None = None) -> MountOptions:
@@ -98,8 +152,8 @@ def parse_options(texts: Iterable[str], *, mode: str | None = None) -> MountOpti
         if given.get(name, value) != value:
             raise TideError(Code.INVALID, f"-o {word}: {name} was also given as {given[name]!r}")
         given[name] = value
-    for one, other in _EXCLUSIVE:
-        if one in given and other in given:
+    for one, other in combinations(given, 2):
+        if _contradict(one, other):
             raise TideError(Code.INVALID, f"-o {one},{other}: one excludes the other")
     if "timeout" in given and "soft" not in given:
         raise TideError(Code.INVALID, "-o timeout: it is for soft mounts, add soft")
@@ -109,6 +163,13 @@ def parse_options(texts: Iterable[str], *, mode: str | None = None) -> MountOpti
         if name in given:
             fields[option.field] = _value(name, option, given[name])
     return MountOptions(**fields)
+
+
+def _contradict(one: str, other: str) -> bool:
+    first, second = OPTIONS[one], OPTIONS[other]
+    if first.field != second.field or {one, other} == _TOGETHER:
+        return False
+    return bool(first.parse or second.parse) or first.constant != second.constant
 
 
 def _value(name: str, option: _Option, text: str) -> Any:

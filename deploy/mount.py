@@ -16,7 +16,8 @@ import click
 import trio
 
 from ..client.modes import DEFAULT_MODE, MODES
-from ..client.mount import MountRequest, check_machine, free_point, run_mount
+from ..client.mount import MountRequest, run_mount
+from ..client.mount_point import check_machine, free_point
 from ..client.mounts import runtime_folder
 from ..client.options import MountOptions, help_text, parse_options
 from ..fs.errors import TideError

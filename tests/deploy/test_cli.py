@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from tidefs import __version__
-from tidefs.client import mount as client_mount
+from tidefs.client import mount_point
 from tidefs.deploy.cli import COMMANDS, tidefs
 from tidefs.deploy.cluster import Cluster
 from tidefs.deploy.exits import MEANINGS, Exit, failure_of
@@ -249,7 +249,7 @@ class TestOneServer:
 
 
 def test_a_machine_without_fuse(tmp_path, monkeypatch):
-    monkeypatch.setattr(client_mount, "FUSE_DEVICE", str(tmp_path / "fuse"))
+    monkeypatch.setattr(mount_point, "FUSE_DEVICE", str(tmp_path / "fuse"))
     (tmp_path / "mnt").mkdir()
     sentence = refused(Exit.LACKING, "mount", tmp_path / "tide", tmp_path / "mnt")
     assert "modprobe fuse" in sentence

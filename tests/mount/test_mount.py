@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import trio
-from tidefs.client import mount as mount_module
+from tidefs.client import mount_point
 from tidefs.client import mounts
-from tidefs.client.mount import MountRequest, free_point, run_mount
+from tidefs.client.mount import MountRequest, run_mount
+from tidefs.client.mount_point import free_point
 from tidefs.client.options import parse_options
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.errors import Code, TideError
@@ -259,7 +260,7 @@ async def test_a_place_that_is_no_mount_point(kind: str, tmp_path: Path) -> None
 
 
 async def test_a_machine_without_fuse(monkeypatch: pytest.MonkeyPatch, point: Path) -> None:
-    monkeypatch.setattr(mount_module, "FUSE_DEVICE", "/dev/no-fuse")
+    monkeypatch.setattr(mount_point, "FUSE_DEVICE", "/dev/no-fuse")
     with pytest.raises(TideError) as failed:
         await run_mount(MountRequest(["unix:/x"], str(point), "x"), lambda: None)
     assert failed.value.code is Code.NOT_SUPPORTED
