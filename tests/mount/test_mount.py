@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from tidefs.client import mount_point
-from tidefs.client import mounts
+from tidefs.client import mount_point, mounts
 from tidefs.client.mount import MountRequest, run_mount
 from tidefs.client.mount_point import free_point
 from tidefs.client.options import parse_options
