@@ -124,7 +124,13 @@ class FileOperations(NameOperations):
         return found
 
     def write(
-        self, handle: int, offset: int, data: Buffer, *, kill_privileges: bool = False
+        self,
+        handle: int,
+        offset: int,
+        data: Buffer,
+        *,
+        kill_privileges: bool = False,
+        append: bool | None = None,
     ) -> Soon[int]:
         opened = self.open_files.get(handle)
         file = opened.file

@@ -105,8 +105,19 @@ class FileSystem(Protocol):
     ) -> Soon[tuple[Known, Opened]]: ...
     def read(self, handle: int, offset: int, length: int) -> Soon[Buffer]: ...
     def write(
-        self, handle: int, offset: int, data: Buffer, *, kill_privileges: bool = False
-    ) -> Soon[int]: ...
+        self,
+        handle: int,
+        offset: int,
+        data: Buffer,
+        *,
+        kill_privileges: bool = False,
+        append: bool | None = None,
+    ) -> Soon[int]:
+        """``append``: where the file ends, wherever that is (O_APPEND, which fcntl(2) may set and
+        take away); None: as the handle was opened. False for pages of a mapping, whose place is
+        fixed."""
+        ...
+
     def flush(self, handle: int, owner: int | None = None) -> Soon[None]:
         """One close(2). ``owner``: who closes; its fcntl locks on the file end (fcntl(2))."""
         ...
@@ -153,7 +164,7 @@ class FileSystem(Protocol):
 
 
 class KernelCaches(Protocol):
-    """What the vfs may ask of a driver. Never waits, and may be called from inside a request.
+    """What the vfs may ask of a driver, also from inside a request. Only what is async waits.
 
     A driver sends from elsewhere what could block while a request is unanswered: names and pages.
     """
@@ -164,6 +175,11 @@ class KernelCaches(Protocol):
         ...
 
     def invalidate_entry(self, parent: int, name: bytes) -> None: ...
+
+    async def forget_inode(self, inode: int) -> None:
+        """As ``invalidate_inode``, pages and all, and done when this returns: who was given a lock
+        must not read what the kernel believed before. Cancelled, it may be done or not."""
+        ...
 
 
 class Driver(Protocol):

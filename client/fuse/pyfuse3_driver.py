@@ -388,6 +388,10 @@ class Invalidation:
         self._wanted[parent, name] = False
         self._more.set()
 
+    async def forget_inode(self, inode: int) -> None:
+        """Forget attributes and pages; done when this returns."""
+        await trio.to_thread.run_sync(_send, {(inode, None): False}, abandon_on_cancel=True)
+
     async def send_forever(self) -> None:
         """Send what is wanted, in order, until cancelled."""
         while True:

@@ -381,6 +381,9 @@ class Kernel:
     def invalidate_entry(self, parent, name):
         self.told.append((parent, name))
 
+    async def forget_inode(self, inode):
+        self.told.append((inode, "now"))
+
 
 async def settled(answer):
     """What a driver does with an answer."""
