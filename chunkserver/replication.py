@@ -4,6 +4,11 @@ Within one version of a chunk the primary numbers the writes from 1; every repli
 that order, without a gap (GFS section 3.1: the lease order is the primary's serial numbers). A
 replica that cannot tell what came before, because it was restarted or missed a write, takes no
 more at that version: the next grant, a new version, brings all of them together again.
+
+A write may carry a fencing token: that of a lock under which its writer believes to be. Once a
+higher one was seen, it is refused (Chubby section 2.4). What is seen counts for one version only.
+So no replica refuses what its primary took, for the primary has seen whatever came at that version;
+and a write at an older version is refused anyway, where the token only tells why.
 """
 
 from collections import OrderedDict
@@ -20,6 +25,13 @@ ANSWERS_MAX = 1 << 14
 class _Order(NamedTuple):
     version: int
     next_serial: int
+    fence: int = 0
+    """The highest token that was seen at this version."""
+    fence_before: int = 0
+    """At any earlier one, as far as is remembered."""
+
+
+_NONE = _Order(0, 0)
 
 
 class Orders:
@@ -31,8 +43,8 @@ class Orders:
 
     def begin(self, handle: int, version: int) -> None:
         """The chunk has that version from now on, and no write came in at it."""
-        self._orders.pop(handle, None)
-        self._orders[handle] = _Order(version, 1)
+        before = self._orders.pop(handle, _NONE)
+        self._orders[handle] = _Order(version, 1, 0, max(before.fence, before.fence_before))
         if len(self._orders) > CHUNKS_MAX:
             self._orders.popitem(last=False)
 
@@ -58,10 +70,24 @@ class Orders:
                 f"chunk {handle:016x} version {version:x}: write {serial} came, {expected} is next",
             )
 
-    def take(self, handle: int, version: int) -> int:
+    def check_fence(self, handle: int, version: int, fence: int) -> None:
+        """FENCED when a write at ``version`` comes from before the lock of another one. Its detail
+        ends in the token that was seen."""
+        order = self._orders.get(handle, _NONE)
+        seen = order.fence if version <= order.version else 0
+        if version < order.version:
+            seen = max(seen, order.fence_before)
+        if 0 < fence < seen:
+            raise TideError(
+                Code.FENCED,
+                f"chunk {handle:016x}: a write with token {fence} came after one with: {seen}",
+            )
+
+    def take(self, handle: int, version: int, fence: int = 0) -> int:
         """Count one write, and give its number."""
         serial = self._next(handle, version)
-        self._orders[handle] = _Order(version, serial + 1)
+        order = self._orders[handle]
+        self._orders[handle] = order._replace(next_serial=serial + 1, fence=max(order.fence, fence))
         return serial
 
     def _next(self, handle: int, version: int) -> int:

@@ -116,6 +116,7 @@ class Writer:
                 Code.INVALID,
                 f"{length} bytes at {request.offset} are not within a chunk of {CHUNK_BYTES}",
             )
+        self._orders.check_fence(request.handle, request.version, request.fence)
         version = self._store.version(request.handle)
         if version is None:
             self._admit_first(request, length)
@@ -131,7 +132,7 @@ class Writer:
         else:
             self._orders.check(request.handle, request.version, request.serial)
             self._store.check_room(length)
-        return self._orders.take(request.handle, request.version)
+        return self._orders.take(request.handle, request.version, request.fence)
 
     def _admit_first(self, request: WriteChunk, length: int) -> None:
         if not request.create:
@@ -154,7 +155,13 @@ class Writer:
         write.parts += 1
         following, *chain = request.chain
         onward = WriteChunk(
-            request.handle, request.version, request.offset, request.create, write.serial, chain
+            request.handle,
+            request.version,
+            request.offset,
+            request.create,
+            write.serial,
+            chain,
+            request.fence,
         )
         done = partial(self._handed_on, write, following.server)
         self._neighbours.post(following, onward, [write.data], incoming.mutation, done)

@@ -390,7 +390,8 @@ class Invalidation:
 
     async def forget_inode(self, inode: int) -> None:
         """Forget attributes and pages; done when this returns."""
-        await trio.to_thread.run_sync(_send, {(inode, None): False}, abandon_on_cancel=True)
+        wanted: dict[tuple[int, bytes | None], bool] = {(inode, None): False}
+        await trio.to_thread.run_sync(_send, wanted, abandon_on_cancel=True)
 
     async def send_forever(self) -> None:
         """Send what is wanted, in order, until cancelled."""

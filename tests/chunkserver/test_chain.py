@@ -17,10 +17,10 @@ from tidefs.fs.rpc import Mutation
 V = 1 << 32
 
 
-def write(house, offset=0, *, version=V, create=True, serial=0, handle=7, chain=None):
+def write(house, offset=0, *, version=V, create=True, serial=0, handle=7, chain=None, fence=0):
     if chain is None:
         chain = [server.place for server in house.servers[1:]]
-    return WriteChunk(handle, version, offset, create, serial, chain)
+    return WriteChunk(handle, version, offset, create, serial, chain, fence)
 
 
 async def read(house, server, offset, length, *, version=V, handle=7) -> bytes:
@@ -250,3 +250,41 @@ async def test_a_full_server_takes_nothing_of_the_write_and_goes_on(open_house):
         await client.call(write(house, MIB), payload=[b"y" * 1000])
         assert await read(house, server, MIB - 1, 3) == b"xyy"
         await client.call(SyncChunk(7, V))
+
+
+async def test_a_token_that_is_too_old_is_refused_before_anything_is_written(open_house):
+    async with open_house(3) as house:
+        client = await house.client(house.servers[0])
+        await client.call(write(house, fence=5), payload=[b"old"])
+        await client.call(write(house, fence=9), payload=[b"new"])
+        error = await refused(client.call(write(house, fence=8), payload=[b"LATE"]))
+        assert error.code is Code.FENCED
+        assert error.detail.endswith(": 9")
+        await client.call(write(house, 3), payload=[b"er"])  # who holds no lock may write
+        for server in house.servers:
+            assert await read(house, server, 0, 5) == b"newer"
+
+
+async def test_every_replica_has_seen_the_token(open_house):
+    async with open_house(2) as house:
+        client = await house.client(house.servers[0])
+        await client.call(write(house, fence=9), payload=[b"new"])
+        direct = await house.client(house.servers[1])
+        error = await refused(direct.call(write(house, serial=2, chain=[], fence=8)))
+        assert error.code is Code.FENCED
+
+
+async def test_a_new_grant_forgets_tokens_but_not_why_an_old_one_is_refused(open_house):
+    async with open_house(2) as house:
+        client = await house.client(house.servers[0])
+        await client.call(write(house, fence=9), payload=[b"one"])
+        for server in house.servers:
+            peer = house.metaserver.peers[server.server]
+            await peer.call(SetVersion(7, V, V + 1, -1))
+        late = await refused(client.call(write(house, fence=8), payload=[b"LATE"]))
+        assert late.code is Code.FENCED
+        late = await refused(client.call(write(house, fence=9), payload=[b"LATE"]))
+        assert late.code is Code.STALE_VERSION
+        await client.call(write(house, version=V + 1, fence=8), payload=[b"two"])
+        for server in house.servers:
+            assert await read(house, server, 0, 3, version=V + 1) == b"two"

@@ -62,3 +62,31 @@ def test_answers_are_remembered_up_to_a_bound():
         answers.put((number, 0), str(number))
     assert answers.get((0, 0)) is None
     assert answers.get((2, 0)) == "2"
+
+
+def test_a_token_is_refused_once_a_higher_one_was_seen():
+    orders = Orders()
+    orders.begin(7, 10)
+    orders.check_fence(7, 10, 5)
+    orders.take(7, 10, 5)
+    orders.take(7, 10, 9)
+    orders.take(7, 10, 6)  # what is counted was checked before
+    with pytest.raises(TideError, match="with: 9") as caught:
+        orders.check_fence(7, 10, 8)
+    assert caught.value.code is Code.FENCED
+    orders.check_fence(7, 10, 9)
+    orders.check_fence(7, 10, 0)  # who holds no lock
+    orders.check_fence(8, 10, 1)  # another chunk
+
+
+def test_a_token_counts_for_one_version_and_tells_why_at_older_ones():
+    orders = Orders()
+    orders.begin(7, 10)
+    orders.take(7, 10, 9)
+    orders.begin(7, 11)
+    orders.check_fence(7, 11, 8)  # its grant is newer than what was seen
+    orders.take(7, 11, 8)
+    assert refused(orders.check_fence, 7, 11, 7) is Code.FENCED
+    assert refused(orders.check_fence, 7, 10, 8) is Code.FENCED
+    orders.check_fence(7, 10, 9)
+    orders.check_fence(7, 12, 1)  # that version is not known here
