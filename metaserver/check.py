@@ -120,7 +120,7 @@ class _Check:
             yield f"{what} counts {inode.chunks} chunks of {self.mapped[inode.number]}"
         stored = self.inline.get(inode.number, 0)
         if inode.chunks:
-            stored = min(inode.size, inode.chunks * CHUNK_BYTES)
+            stored = self.tables.chunks.stored_bytes(inode)
         if inode.stored_bytes != stored:
             yield f"{what} counts {inode.stored_bytes} stored bytes of {stored}"
 

@@ -11,6 +11,7 @@ this very file and index is the leader's to see to: it alone remembers its reser
 """
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 from ..fs.codec import pack, unpack
 from ..fs.limits import CHUNK_BYTES, FILE_MAX_BYTES
@@ -87,12 +88,12 @@ class Chunks:
             cut = min(cut, chunk.cut)
         self.put(handle, ChunkRecord(inode, index, chunk.version, cut, chunk.version))
 
-    def drop_from(self, inode: Inode, first: int) -> list[int]:
-        """Take the chunks from index ``first`` on from a file that lives on; their handles.
-
-        The caller puts the inode.
+    def drop(self, inode: Inode, first: int, stop: int = INDEX_END) -> list[int]:
+        """Take the chunks from index ``first`` to ``stop - 1`` from a file that lives on; their
+        handles. The caller puts the inode.
         """
-        dropped = list(self.of_file(inode.number, first))
+        places = self.of_file(inode.number, first)
+        dropped = list(takewhile(lambda place: place[0] < stop, places))
         for index, handle in dropped:
             self._remove(inode, index, handle)
             self._kv.put(keys.paired(keys.DROPPED, inode.number, index), pack(handle))
@@ -108,8 +109,14 @@ class Chunks:
         return [handle for _, handle in dropped]
 
     def account(self, inode: Inode) -> None:
-        """Note the room that a file with chunks takes: at most its size, at most whole chunks."""
-        self._inodes.set_stored(inode, min(inode.size, inode.chunks * CHUNK_BYTES))
+        """Note the room that a file with chunks takes."""
+        self._inodes.set_stored(inode, self.stored_bytes(inode))
+
+    def stored_bytes(self, inode: Inode) -> int:
+        """The room that its chunks take: whole ones, but for the one that holds the end."""
+        index, used = divmod(inode.size, CHUNK_BYTES)
+        unused = CHUNK_BYTES - used if self.handle_at(inode.number, index) else 0
+        return inode.chunks * CHUNK_BYTES - unused
 
     def all(self, after: int = 0) -> Iterator[tuple[int, ChunkRecord]]:
         """Every (handle, chunk) behind the handle ``after``, by handle."""

@@ -268,6 +268,13 @@ class Leader:
                     self.grants.dropped(handle)
         self.grants.made(chunk.handle)
 
+    def give_back(self, handle: int, session: int) -> None:
+        """The session has no use for a chunk that it reserved."""
+        reservation = self.reservations.of(handle)
+        if reservation is not None and reservation.session == session:
+            self.reservations.drop(handle)
+            self.grants.dropped(handle)
+
     # --- reaping -----------------------------------------------------------------------------
 
     def reap(self, inodes: Iterable[int]) -> None:

@@ -70,7 +70,7 @@ class Service:
             meta.Open: self._open,
             meta.Release: self._release,
             meta.GetLayout: self._get_layout,
-            meta.ReportFailure: lambda request, asker: self._layouts.report_failure(request),
+            meta.ReportFailure: self._report_failure,
             meta.GetSpace: lambda request, asker: Answer(space(leader)),
             meta.GetStatus: self._get_status,
             meta.Compound: self._compound,
@@ -167,6 +167,9 @@ class Service:
     def _get_layout(self, request: meta.GetLayout, asker: Asker) -> Answer | Awaitable[Answer]:
         session = self._session(asker) if request.write else 0
         return self._layouts.get(request, session)
+
+    def _report_failure(self, request: meta.ReportFailure, asker: Asker) -> Answer:
+        return self._layouts.report_failure(request, self._session_of.get(asker.peer, 0))
 
     def _get_status(self, request: meta.GetStatus, asker: Asker) -> Answer:
         return Answer(status(self._leader, self._view, self._journal, self._caretaker.missing))

@@ -169,9 +169,12 @@ class Layouts:
 
     # --- failures ----------------------------------------------------------------------------
 
-    def report_failure(self, request: ReportFailure) -> Answer:
-        """The next grant leaves these servers out."""
-        self._leader.grants.failed(request.handle, request.version, request.servers)
+    def report_failure(self, request: ReportFailure, session: int) -> Answer:
+        """See the request."""
+        if not request.servers:
+            self._leader.give_back(request.handle, session)
+        else:
+            self._leader.grants.failed(request.handle, request.version, request.servers)
         return Answer(Done())
 
 

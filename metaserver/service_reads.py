@@ -44,6 +44,10 @@ def _get_content(state: State, request: meta.GetContent) -> Answer:
     return content(state, request.inode, request.known_data_version)
 
 
+def _get_extents(state: State, request: meta.GetExtents) -> Answer:
+    return Answer(state.extents(request.inode, request.offset))
+
+
 def content(state: State, inode: int, known_data_version: int) -> Answer:
     """A file at its opening; its inline bytes, unless they are known."""
     attributes, inline = state.content(inode)
@@ -60,4 +64,5 @@ READS: dict[type[Request[Any]], Callable[[State, Any], Answer]] = {
     meta.ListXattrs: _list_xattrs,
     meta.GetXattr: _get_xattr,
     meta.GetContent: _get_content,
+    meta.GetExtents: _get_extents,
 }

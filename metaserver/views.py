@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ..fs.attributes import Attributes, Kind
 from ..fs.errors import Code, TideError
-from ..fs.limits import CHUNK_BYTES, READDIR_ENTRIES_MAX
+from ..fs.limits import CHUNK_BYTES, EXTENT_CHUNKS_MAX, READDIR_ENTRIES_MAX
 from ..fs.messages import meta
 from .chunks import INDEX_END
 from .inodes import Inode
@@ -92,6 +92,27 @@ class Views:
         found = self.tables.inodes.file(inode)
         inline = None if found.chunks else self.tables.inline.get(inode)
         return found.attributes(), inline
+
+    def extents(self, inode: int, offset: int) -> meta.Extents:
+        """Where a file has stored bytes, from ``offset`` on; as far as EXTENT_CHUNKS_MAX tell."""
+        found = self.tables.inodes.file(inode)
+        if offset < 0:
+            raise TideError(Code.INVALID, f"offset {offset}")
+        attributes, size = found.attributes(), found.size
+        if not found.chunks:
+            end = min(len(self.tables.inline.get(inode)), size)
+            return meta.Extents(attributes, [(offset, end)] if offset < end else [], size, True)
+        ranges: list[tuple[int, int]] = []
+        for seen, (index, _) in enumerate(self.tables.chunks.of_file(inode, offset // CHUNK_BYTES)):
+            start = index * CHUNK_BYTES
+            if seen == EXTENT_CHUNKS_MAX:
+                return meta.Extents(attributes, ranges, start, False)
+            end = min(start + CHUNK_BYTES, size)
+            if ranges and ranges[-1][1] == start:
+                ranges[-1] = (ranges[-1][0], end)
+            elif offset < end:
+                ranges.append((max(offset, start), end))
+        return meta.Extents(attributes, ranges, size, False)
 
     def is_orphan(self, inode: int) -> bool:
         """Whether an inode lost its last name and waits to be reaped."""

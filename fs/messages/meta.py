@@ -85,6 +85,19 @@ class Layout(Message):
     chunks: list[ChunkPlace]
 
 
+class Extents(Message):
+    """Where a file has stored bytes: ranges (start, end) in order, those between them are holes.
+
+    ``until``: what lies behind was not looked at; the file's size, when all was. ``inline``: the
+    bytes are in the inode.
+    """
+
+    attributes: Attributes
+    ranges: list[tuple[int, int]]
+    until: int
+    inline: bool
+
+
 class Space(Message):
     """What statfs tells, in bytes of one copy, and inodes."""
 
@@ -111,13 +124,15 @@ class RenameDone(Message):
     """After a rename: the moved inode, both directories, and what was displaced (None: nothing).
 
     For EXCHANGE ``displaced`` is the other inode, alive under the old name. When both names were of
-    one file, nothing happened (POSIX rename), and ``displaced`` is that file.
+    one file, nothing happened (POSIX rename), and ``displaced`` is that file. For WHITEOUT
+    ``whiteout`` is the character device 0:0 that has the old name now.
     """
 
     attributes: Attributes
     parent: Attributes
     new_parent: Attributes
     displaced: Attributes | None
+    whiteout: Attributes | None = None
 
 
 class Removed(Message):
@@ -256,7 +271,11 @@ class GetLayout(Request[Layout]):
 
 @method(0x010C)
 class ReportFailure(Request[Done]):
-    """A write or sync at ``version`` failed on these servers: the next grant leaves them out."""
+    """A write or sync at ``version`` failed on these servers: the next grant leaves them out.
+
+    No servers: the chunk, reserved by this session and not committed, is given back. What was
+    stored in it is garbage, and another one is reserved when it is needed.
+    """
 
     handle: int
     version: int
@@ -300,6 +319,15 @@ class Compound(Request[Compounded]):
     """Steps done in order until one fails. At most one is a Change, and none has a payload."""
 
     steps: list[Step]
+
+
+@method(0x010F)
+class GetExtents(Request[Extents]):
+    """Where a file has stored bytes, from ``offset`` on (lseek(2), SEEK_DATA and SEEK_HOLE): as
+    far as the metaserver can tell, which is by whole chunks."""
+
+    inode: int
+    offset: int
 
 
 # --- sessions --------------------------------------------------------------------------------
@@ -420,6 +448,7 @@ class RenameFlags(IntFlag):
     NONE = 0
     NOREPLACE = 1
     EXCHANGE = 2
+    WHITEOUT = 4
 
 
 @method(0x0146)
@@ -461,11 +490,14 @@ class XattrFlags(IntFlag):
     NONE = 0
     CREATE = 1
     REPLACE = 2
+    KILL_SET_GROUP_ID = 1 << 16
+    """With an access list: who sets it is not in the group (FUSE_SETXATTR_ACL_KILL_SGID)."""
 
 
 @method(0x0148)
 class SetXattr(Change[Node]):
-    """Set an extended attribute."""
+    """Set an extended attribute, or an access list (see `fs/acl.py`): INVALID when it is none; it
+    changes the mode, and one that says no more than a mode is not kept."""
 
     inode: int
     name: bytes
@@ -544,9 +576,10 @@ class CreateUnnamed(Change[Node]):
 @method(0x014C)
 class Punch(Change[Node]):
     """A hole from ``offset`` to ``end - 1``: zeros from now on, as far as they are in the inode or
-    in chunks that lie in the range as a whole, which are dropped. (The client writes zeros to the
-    chunks of which the range is a part.) The size stays, but for ``size``, which raises it when it
-    is larger, as in a Commit. LAYOUT_CHANGED: as there."""
+    in chunks that lie in the range as a whole, which are dropped. The client writes zeros to the
+    chunks of which the range is a part; but when it reaches the end of the file, the chunk that
+    it begins in is cut there, as by a truncation. The size stays, but for ``size``, which raises
+    it when it is larger, as in a Commit. Always changes mtime."""
 
     inode: int
     offset: int

@@ -19,6 +19,9 @@ from . import (
     mkdir as mkdir,
 )
 from . import (
+    punch as punch,
+)
+from . import (
     reap as reap,
 )
 from . import (

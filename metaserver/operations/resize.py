@@ -34,7 +34,7 @@ def resize(
 
 
 def _drop_behind(tables: Tables, inode: Inode, moment: Moment) -> None:
-    dropped = tables.chunks.drop_from(inode, -(-inode.size // CHUNK_BYTES))
+    dropped = tables.chunks.drop(inode, -(-inode.size // CHUNK_BYTES))
     if dropped:
         moment.effects.append(ChunksDropped(dropped))
     tables.chunks.note_cut(inode.number, inode.size)
