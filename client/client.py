@@ -28,6 +28,14 @@ class Identity(NamedTuple):
     """Gives ``addresses`` anew, where somebody keeps them up to date."""
 
 
+class Standing(NamedTuple):
+    """How far a client is with what was written here. ``waits_for``: a sentence about servers that
+    are asked or missed, empty when there is none."""
+
+    unwritten_bytes: int
+    waits_for: str
+
+
 class Client:
     """What is running; made by ``open_client``."""
 
@@ -38,6 +46,13 @@ class Client:
         self.vfs = vfs
         self._connections = connections
         self._tasks = tasks
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands now."""
+        troubles = [text for text in (self.meta.trouble, self._connections.trouble) if text]
+        waits_for = "; ".join(troubles) or ", ".join(self._connections.busy)
+        return Standing(self.vfs.files.account.bytes, waits_for)
 
     async def close(self) -> None:
         """Write everything that is dirty, end the session, and end all tasks.

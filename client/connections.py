@@ -35,7 +35,18 @@ class Connections:
         self._nursery = nursery
         self._peers: dict[int, Peer] = {}
         self._attempts: dict[int, _Attempt] = {}
+        self._troubles: dict[int, TideError] = {}
         self._once = Once(log)
+
+    @property
+    def trouble(self) -> str:
+        """Which servers could not be reached when they were last needed, for a person."""
+        return "; ".join(error.detail for error in self._troubles.values())
+
+    @property
+    def busy(self) -> list[str]:
+        """The servers that have been asked something and have not answered yet."""
+        return [peer.name for peer in self._peers.values() if not peer.closed and peer.oldest_call]
 
     async def to(self, place: ServerPlace) -> Peer:
         """A living connection; DISCONNECTED says what each address of the server answered."""
@@ -63,9 +74,10 @@ class Connections:
         name = f"chunkserver {server_name(ServerId(place.server))}"
         try:
             attempt.outcome = self._peers[place.server] = await self._connect(place, name)
+            self._troubles.pop(place.server, None)
             self._once.well(name, "%s can be reached again", name)
         except TideError as error:
-            attempt.outcome = error
+            attempt.outcome = self._troubles[place.server] = error
             self._once.warn(name, "%s", error)
         finally:
             del self._attempts[place.server]

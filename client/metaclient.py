@@ -30,7 +30,8 @@ from ..fs.limits import (
     RELEASES_MAX,
 )
 from ..fs.members import Readdress
-from ..fs.messages.base import METHODS, Message, Request
+from ..fs.messages.base import METHODS, Message, Notice, Request
+from ..fs.messages.locks import LocksGranted
 from ..fs.messages.meta import (
     Change,
     CloseSession,
@@ -43,6 +44,7 @@ from ..fs.messages.meta import (
 from ..fs.ports import Ports
 from ..fs.rpc import Mutation
 from .link import Link, LinkKeeper, Who
+from .servers import SessionEvents
 from .session import OpenInodes, Session
 
 log = logging.getLogger(__name__)
@@ -79,15 +81,24 @@ class MetaClient:
         self._closed = False
         self._opens = OpenInodes()
         self._slot_waiters = trio.lowlevel.ParkingLot()
-        self._links = LinkKeeper(
-            ports, addresses, who, self._opens, self._slot_waiters.unpark_all, readdress
-        )
+        self._links = LinkKeeper(ports, addresses, who, self._opens, self, readdress)
+        self._events: SessionEvents | None = None
         self._something_closed = trio.Event()
+        self._refusals: dict[Backoff, TideError] = {}
+        """Why requests that will be sent again are not answered now."""
 
     @property
     def cluster(self) -> str:
         """The id of the cluster that answered."""
         return self._links.cluster
+
+    @property
+    def trouble(self) -> str:
+        """What keeps requests from being answered now, for a person; empty: nothing."""
+        link = self._links.current
+        if link is None or link.ended.is_set():
+            return self._links.describe_trouble()
+        return "; ".join(dict.fromkeys(map(str, self._refusals.values())))
 
     # --- life ----------------------------------------------------------------------------
 
@@ -131,19 +142,44 @@ class MetaClient:
         """The session's id; 0 before the first one."""
         return self._links.session_id
 
-    async def call(self, request: Request[R], payload: Sequence[Buffer] = ()) -> R:
+    @property
+    def lease_until_ns(self) -> int:
+        """Until then the session lives."""
+        return self._links.lease_until_ns
+
+    def listen(self, events: SessionEvents) -> None:
+        """Tell ``events`` what happens to the session."""
+        self._events = events
+
+    async def renew(self, session: int) -> None:
+        """Return when that session is known to live, with a new lease; SESSION_EXPIRED."""
+        backoff = Backoff(self._ports.randomness)
+        while True:
+            link = await self._links.wait()
+            if link.session.id != session:
+                raise _over(session)
+            try:
+                await self._links.renew(link)
+            except TideError as error:
+                await self._recover(link, error, backoff)
+            else:
+                return
+
+    async def call(
+        self, request: Request[R], payload: Sequence[Buffer] = (), *, session: int | None = None
+    ) -> R:
         """The reply, or a final TideError."""
-        reply, _ = await self.exchange(request, payload)
+        reply, _ = await self.exchange(request, payload, session=session)
         return reply
 
     async def exchange(
-        self, request: Request[R], payload: Sequence[Buffer] = ()
+        self, request: Request[R], payload: Sequence[Buffer] = (), *, session: int | None = None
     ) -> tuple[R, memoryview]:
         """The reply with its payload, or a final TideError."""
         if self._timeout_ms is None:
-            return await self._answered(request, payload)
+            return await self._answered(request, payload, session)
         with trio.move_on_after(self._timeout_ms / 1000):
-            return await self._answered(request, payload)
+            return await self._answered(request, payload, session)
         raise TideError(
             Code.TIMED_OUT,
             f"{type(request).__name__} within {self._timeout_ms} ms"
@@ -170,17 +206,39 @@ class MetaClient:
         if self._links.session is not None:
             self._links.session.reserved.discard((inode, index, handle))
 
+    # --- what the link tells (LinkEvents) ------------------------------------------------
+
+    def linked(self) -> None:
+        """There is a new link."""
+        self._slot_waiters.unpark_all()
+        if self._events is not None:
+            self._events.linked()
+
+    def expired(self, session: int) -> None:
+        """That session is over."""
+        if self._events is not None:
+            self._events.expired(session)
+
+    def told(self, request: Request[Any]) -> None:
+        """A notice."""
+        if isinstance(request, LocksGranted):
+            if self._events is not None:
+                self._events.granted(request)
+        elif not isinstance(request, Notice):
+            raise TideError(Code.UNKNOWN_METHOD, type(request).__name__)
+
     # --- one request ---------------------------------------------------------------------
 
     async def _answered(
-        self, request: Request[R], payload: Sequence[Buffer]
+        self, request: Request[R], payload: Sequence[Buffer], session: int | None
     ) -> tuple[R, memoryview]:
         carry = self._change if is_change(request) else self._repeat
         if not opens(request):
-            return await carry(request, payload)
+            return await carry(request, payload, session)
+        assert session is None, "what is opened is opened again by who has it open"
         since = self._opens.begin_opening()
         try:
-            reply, reply_payload = await carry(request, payload)
+            reply, reply_payload = await carry(request, payload, None)
             inode = request.inode if isinstance(request, Open) else _made(reply)
             while self._opens.crossed(since, inode):
                 since = self._opens.begin_opening()
@@ -195,24 +253,30 @@ class MetaClient:
     async def _reopen(self, inode: int) -> None:
         """Have the leader note, once more, that the inode is open."""
         try:
-            await self._repeat(Open(inode, 0), ())
+            await self._repeat(Open(inode, 0), (), None)
         except TideError as error:
             if error.code is not Code.STALE_HANDLE:  # gone meanwhile: its user will be told
                 raise
 
-    async def _repeat(self, request: Request[R], payload: Sequence[Buffer]) -> tuple[R, memoryview]:
+    async def _repeat(
+        self, request: Request[R], payload: Sequence[Buffer], session: int | None
+    ) -> tuple[R, memoryview]:
         backoff = Backoff(self._ports.randomness)
         while True:
             link = await self._links.wait()
+            if session not in (None, link.session.id):
+                raise _over(session)
             try:
                 return await link.peer.exchange(request, payload=payload)
             except TideError as error:
                 await self._recover(link, error, backoff)
 
-    async def _change(self, request: Request[R], payload: Sequence[Buffer]) -> tuple[R, memoryview]:
-        change = await self._take_slot()
+    async def _change(
+        self, request: Request[R], payload: Sequence[Buffer], session: int | None
+    ) -> tuple[R, memoryview]:
+        change = await self._take_slot(session)
         try:
-            answer = await self._carry(change, request, payload)
+            answer = await self._carry(change, request, payload, session)
             if change.maybe_done and opens(request):
                 # The answer was kept in the log; that the file is open, in the memory of the
                 # leader that gave it.
@@ -220,7 +284,7 @@ class MetaClient:
         except trio.Cancelled:
             if change.sent and self._nursery is not None and not self._closed:
                 copied = [bytes(buffer) for buffer in payload]
-                self._nursery.start_soon(self._carry_to_the_end, change, request, copied)
+                self._nursery.start_soon(self._carry_to_the_end, change, request, copied, session)
             else:
                 self._give_back(change)
             raise
@@ -231,7 +295,11 @@ class MetaClient:
         return answer
 
     async def _carry(
-        self, change: _Mutation, request: Request[R], payload: Sequence[Buffer]
+        self,
+        change: _Mutation,
+        request: Request[R],
+        payload: Sequence[Buffer],
+        session: int | None,
     ) -> tuple[R, memoryview]:
         backoff = Backoff(self._ports.randomness)
         while True:
@@ -243,7 +311,7 @@ class MetaClient:
                         f"{type(request).__name__}: the session ended before it was answered;"
                         " it may have been done or not",
                     )
-                anew = await self._take_slot()
+                anew = await self._take_slot(session)
                 change.session, change.mutation = anew.session, anew.mutation
                 continue
             change.sent = True
@@ -254,10 +322,14 @@ class MetaClient:
                 await self._recover(link, error, backoff)
 
     async def _carry_to_the_end(
-        self, change: _Mutation, request: Request[Any], payload: Sequence[Buffer]
+        self,
+        change: _Mutation,
+        request: Request[Any],
+        payload: Sequence[Buffer],
+        session: int | None,
     ) -> None:
         try:
-            await self._carry(change, request, payload)
+            await self._carry(change, request, payload, session)
         except TideError as error:
             log.info("%s, which nobody waits for any more: %s", type(request).__name__, error)
         finally:
@@ -277,15 +349,21 @@ class MetaClient:
             await trio.lowlevel.checkpoint()
         elif error.code in (Code.BUSY, Code.UNAVAILABLE, Code.TIMED_OUT):
             # After TIMED_OUT the keep-alive finds out whether the connection is of any use.
-            await trio.sleep(backoff.next_ms(error.delay_ms) / 1000)
+            self._refusals[backoff] = error
+            try:
+                await trio.sleep(backoff.next_ms(error.delay_ms) / 1000)
+            finally:
+                del self._refusals[backoff]
         else:
             raise error
 
     # --- slots ---------------------------------------------------------------------------
 
-    async def _take_slot(self) -> _Mutation:
+    async def _take_slot(self, wanted: int | None) -> _Mutation:
         while True:
             session = (await self._links.wait()).session
+            if wanted not in (None, session.id):
+                raise _over(wanted)
             mutation = session.take()
             if mutation is not None:
                 return _Mutation(session, mutation)
@@ -312,6 +390,10 @@ class MetaClient:
                 log.debug("a Release will be repeated: %s", error)
             if not self._opens.to_release:
                 self._something_closed = trio.Event()
+
+
+def _over(session: int | None) -> TideError:
+    return TideError(Code.SESSION_EXPIRED, f"session {session}")
 
 
 def is_change(request: Request[Any]) -> bool:

@@ -23,11 +23,14 @@ from ..fs.ports.disk_real import RealDisk
 from ..fs.ports.network_real import RealNetwork
 from ..fs.ports.randomness import RealRandomness
 from ..fs.process import use_memory_freely
-from . import mounts
+from . import mounts, service_manager
 from .client import Client, Identity, open_client
 from .fuse.choice import MountedDriver, Place, candidates, open_driver
 from .mount_point import check_machine, free_point
+from .notes import NoteFile
 from .options import DriverName, MountOptions
+from .progress import Progress
+from .unmounting import detach
 
 log = logging.getLogger(__name__)
 
@@ -74,16 +77,25 @@ async def _mount_and_serve(
     ports = Ports(RealClock(), RealRandomness(), RealDisk("/"), RealNetwork())
     identity = Identity(request.addresses, socket.gethostname(), os.getpid(), request.readdress)
     client = await open_client(ports, identity, request.options, nursery)
+    progress = Progress(client)
+    nursery.start_soon(progress.report_forever)
     try:
-        await _serve(client, request, on_ready, end)
+        await _Mounting(client, request, on_ready, end, progress).serve()
     finally:
-        try:
-            await client.close()
-        finally:
-            unwritten_bytes = client.vfs.files.account.bytes
-            if unwritten_bytes:
-                log.error("%d bytes that were written here have not reached the servers and are"
-                          " lost", unwritten_bytes)  # fmt: skip
+        progress.ends()
+        await _close(client, progress)
+
+
+async def _close(client: Client, progress: Progress) -> None:
+    """Write what is dirty, and say in the log and to who unmounts when some of it is lost."""
+    reason = ""
+    try:
+        await client.close()
+    except TideError as error:
+        reason = str(error)
+        raise
+    finally:
+        progress.close(reason)
 
 
 class _End:
@@ -103,75 +115,74 @@ class _End:
                 self.asked.set()
 
 
-async def _serve(
-    client: Client, request: MountRequest, on_ready: Callable[[], None], end: _End
-) -> None:
-    """With the first driver that works."""
-    reasons: list[str] = []
-    for name in candidates(request.options):
-        try:
-            await _serve_with(name, client, request, on_ready, end, reasons)
-        except TideError as error:
-            if error.code is not Code.NOT_SUPPORTED:
-                raise
-            reasons.append(f"the {name} driver cannot be used: {error.detail}")
-        else:
-            log.info("%s is unmounted", request.point)
-            return
-    raise TideError(Code.NOT_SUPPORTED, "; ".join(reasons))
+class _Mounting:
+    """From the first driver that works to the end of the mount."""
 
+    def __init__(
+        self,
+        client: Client,
+        request: MountRequest,
+        on_ready: Callable[[], None],
+        end: _End,
+        progress: Progress,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._on_ready = on_ready
+        self._end = end
+        self._progress = progress
+        self._reasons: list[str] = []
 
-async def _serve_with(
-    name: DriverName,
-    client: Client,
-    request: MountRequest,
-    on_ready: Callable[[], None],
-    end: _End,
-    reasons: Sequence[str],
-) -> None:
-    """Until the end of the mount; NOT_SUPPORTED when this driver cannot be used here."""
-    point = request.point
-    driver, caches = open_driver(name, client.vfs, Place(point, request.name, request.options))
-    mount = mounts.mount_at(point)
-    note = None if mount is None else mounts.note_server(mount)
-    client.vfs.kernel = caches
-    end.mounted = True
-    unusable: TideError | None = None
-
-    def ready() -> None:
-        why = "asked for" if request.options.driver else "; ".join(reasons) or "the default"
-        log.info("mounted on %s by the %s driver (%s)", point, name, why)
-        on_ready()
-
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_unmount_when_asked, driver, point, end)
-            nursery.start_soon(_announce, point, mount, request.options, ready)
+    async def serve(self) -> None:
+        """NOT_SUPPORTED, with all reasons, when no driver works here."""
+        for name in candidates(self._request.options):
             try:
-                await driver.serve_forever()
+                await self._serve_with(name)
             except TideError as error:
-                unusable = error
-            nursery.cancel_scope.cancel()
-    finally:
-        client.vfs.kernel = None
-        if note is not None:
-            note.unlink(missing_ok=True)
-    if unusable is not None:
-        mounts.detach(point, lazy=True)
-        raise unusable
+                if error.code is not Code.NOT_SUPPORTED:
+                    raise
+                self._reasons.append(f"the {name} driver cannot be used: {error.detail}")
+            else:
+                log.info("%s is unmounted", self._request.point)
+                return
+        raise TideError(Code.NOT_SUPPORTED, "; ".join(self._reasons))
 
+    async def _serve_with(self, name: DriverName) -> None:
+        """NOT_SUPPORTED when this driver cannot be used here."""
+        point, vfs = self._request.point, self._client.vfs
+        place = Place(point, self._request.name, self._request.options)
+        driver, vfs.kernel = open_driver(name, vfs, place)
+        mount = mounts.mount_at(point)
+        if mount is not None:
+            self._progress.note = NoteFile(mount, name)
+        self._end.mounted = True
+        unusable: TideError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_unmount_when_asked, driver, point, self._end)
+                nursery.start_soon(self._announce, name, mount)
+                try:
+                    await driver.serve_forever()
+                except TideError as error:
+                    unusable = error
+                nursery.cancel_scope.cancel()
+        finally:
+            vfs.kernel = None
+        if unusable is not None:
+            if mount is not None and mount == mounts.mount_at(point):
+                detach(point, lazy=True)
+            raise unusable
 
-async def _announce(
-    point: str,
-    mount: mounts.Mount | None,
-    options: MountOptions,
-    on_ready: Callable[[], None],
-) -> None:
-    """The mount is of use when its root can be looked at."""
-    await trio.to_thread.run_sync(os.stat, point, abandon_on_cancel=True)
-    if mount is not None:
-        set_read_ahead(mount.device, options.read_ahead_bytes)  # the kernel has set its own by now
-    on_ready()
+    async def _announce(self, name: DriverName, mount: mounts.Mount | None) -> None:
+        """The mount is of use when its root can be looked at."""
+        point, options = self._request.point, self._request.options
+        await trio.to_thread.run_sync(os.stat, point, abandon_on_cancel=True)
+        if mount is not None:
+            set_read_ahead(mount.device, options.read_ahead_bytes)  # the kernel has set its own
+        why = "as asked for" if options.driver else "; ".join(self._reasons) or "the default"
+        log.info("mounted on %s by the %s driver: %s", point, name, why)
+        service_manager.tell("READY=1", f"STATUS=mounted on {point}")
+        self._on_ready()
 
 
 async def _unmount_when_asked(driver: MountedDriver, point: str, end: _End) -> None:
@@ -195,7 +206,7 @@ async def _unmount_when_asked(driver: MountedDriver, point: str, end: _End) -> N
 
 
 def _detach(point: str, lazy: bool) -> None:
-    mounts.detach(point, lazy=lazy)
+    detach(point, lazy=lazy)
 
 
 def set_read_ahead(device: str, size_bytes: int) -> None:

@@ -12,7 +12,8 @@ import stat
 import trio
 
 from ..fs.errors import Code, TideError
-from . import mounts
+from . import mounts, notes
+from .unmounting import detach
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ async def free_point(path: str) -> str:
     point, mount = mounts.find(path)
     if mount is not None and mount.ours and await _is_stale(mount):
         log.warning("%s is the mount of a client that is gone: it is replaced", point)
-        mounts.detach(point, lazy=True)
+        detach(point, lazy=True)
         point, mount = mounts.find(path)
     if mount is not None:
         name = mount.source.removeprefix(mounts.SOURCE_PREFIX)
@@ -69,7 +70,7 @@ async def free_point(path: str) -> str:
 
 async def _is_stale(mount: mounts.Mount) -> bool:
     """Whether its process is gone: then the kernel has cut the connection."""
-    if mounts.server_of(mount) is not None:
+    if notes.note_of(mount) is not None:
         return False
 
     def ask() -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..client.mounts import runtime_folder
+from ..client.notes import runtime_folder
 from ..fs.messages.hello import METASERVER
 from ..fs.messages.places import ServerPlace
 from . import homes

@@ -18,7 +18,7 @@ import trio
 from ..client.modes import DEFAULT_MODE, MODES
 from ..client.mount import MountRequest, run_mount
 from ..client.mount_point import check_machine, free_point
-from ..client.mounts import runtime_folder
+from ..client.notes import runtime_folder
 from ..client.options import MountOptions, help_text, parse_options
 from ..fs.errors import TideError
 from ..fs.log import set_up

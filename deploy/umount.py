@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ..client import mounts
+from ..client.unmounting import unmount
 from ..fs.errors import Code, TideError
 from .cluster import Cluster
 from .cluster_file import read
@@ -25,17 +26,13 @@ def umount(mount_point: str, lazy: bool) -> None:
     """
     point, mount = mounts.find(mount_point)
     try:
-        mounts.unmount(point, lazy=lazy, waiting=_tell_waiting)
+        unmount(point, lazy=lazy, tell=lambda text: say(f"{text} ..."))
     except TideError as error:
         if error.code is Code.INVALID:
             raise Failure(Exit.WRONG, error.detail) from None
         raise
     if mount is not None and not lazy:
         _stop_abandoned(mount.source.removeprefix(mounts.SOURCE_PREFIX))
-
-
-def _tell_waiting(pid: int) -> None:
-    say(f"waiting for process {pid} to write what it has to the servers ...")
 
 
 def _stop_abandoned(source: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from tidefs.client import mount_point, mounts
+from tidefs.client import mount_point, mounts, notes, unmounting
 from tidefs.client.mount import MountRequest, run_mount
 from tidefs.client.mount_point import free_point
 from tidefs.client.options import parse_options
@@ -140,7 +140,7 @@ async def test_ready_means_usable_and_umount_ends_it(meta: SmallMeta, point: Pat
         assert mount is not None
         assert mount.ours
         assert mount.source == "tidefs:a,b \xef"
-        assert mounts.server_of(mount).pid == os.getpid()  # type: ignore[union-attr]
+        assert notes.note_of(mount).pid == os.getpid()  # type: ignore[union-attr]
         assert (await in_thread(os.stat, point)).st_ino == 1
         read_ahead = Path(f"/sys/class/bdi/{mount.device}/read_ahead_kb")
         assert read_ahead.read_text() == "1024\n"  # noqa: ASYNC240
@@ -148,9 +148,9 @@ async def test_ready_means_usable_and_umount_ends_it(meta: SmallMeta, point: Pat
             await free_point(str(point))
         assert failed.value.code is Code.BUSY
         assert "tidefs umount" in str(failed.value)
-        await in_thread(lambda: mounts.detach(str(point), lazy=False))
+        await in_thread(lambda: unmounting.detach(str(point), lazy=False))
         await ended.wait()
-    assert mounts.server_of(mount) is None
+    assert notes.note_of(mount) is None
     assert meta.of(CloseSession)
 
 
@@ -194,20 +194,20 @@ async def test_umount_names_who_is_in_the_way(meta: SmallMeta, point: Path) -> N
         sleeper = await in_thread(lambda: subprocess.Popen(["sleep", "60"], cwd=point))
         try:
             with pytest.raises(TideError) as failed:
-                await in_thread(lambda: mounts.unmount(str(point)))
+                await in_thread(lambda: unmounting.unmount(str(point)))
             assert failed.value.code is Code.BUSY
             assert str(sleeper.pid) in str(failed.value)
         finally:
             sleeper.kill()
             sleeper.wait()
-        await in_thread(lambda: mounts.detach(str(point), lazy=False))
+        await in_thread(lambda: unmounting.detach(str(point), lazy=False))
 
 
 async def test_read_only(meta: SmallMeta, point: Path) -> None:
     async with mounted(meta, point, "ro"):
         with pytest.raises(OSError, match="Read-only"):
             await in_thread((point / "file").touch)
-        await in_thread(lambda: mounts.detach(str(point), lazy=False))
+        await in_thread(lambda: unmounting.detach(str(point), lazy=False))
 
 
 async def test_a_mount_point_of_a_killed_client_is_replaced(meta: SmallMeta, point: Path) -> None:
@@ -221,7 +221,7 @@ async def test_a_mount_point_of_a_killed_client_is_replaced(meta: SmallMeta, poi
         os.listdir(point)
     async with mounted(meta, point):
         assert await in_thread(os.stat, point)
-        await in_thread(lambda: mounts.detach(str(point), lazy=False))
+        await in_thread(lambda: unmounting.detach(str(point), lazy=False))
     assert os.listdir(point) == []
 
 
@@ -229,7 +229,7 @@ async def test_umount_waits_for_the_process(meta: SmallMeta, point: Path) -> Non
     client = start_process(meta, point)
     try:
         assert await in_thread(client.stdout.readline) == b"ready\n"  # type: ignore[union-attr]
-        await in_thread(lambda: mounts.unmount(str(point)))
+        await in_thread(lambda: unmounting.unmount(str(point)))
         assert client.poll() == 0
         assert len(meta.of(CloseSession)) == 1
     finally:
