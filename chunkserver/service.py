@@ -13,6 +13,7 @@ from ..fs.limits import CHUNK_BYTES, FRAME_PAYLOAD_MAX_BYTES
 from ..fs.messages.base import Done, Request
 from ..fs.messages.chunk import (
     ChunkData,
+    CloneChunk,
     CopyChunk,
     DeleteChunks,
     ReadChunk,
@@ -22,6 +23,7 @@ from ..fs.messages.chunk import (
 )
 from ..fs.messages.hello import METASERVER
 from ..fs.rpc import Incoming
+from .cloning import clone_chunk
 from .fence import Fence
 from .neighbours import Neighbours
 from .replication import Orders
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 Answer = Callable[[Incoming], Awaitable[None] | None]
 
 COPIES_AT_ONCE = 4
+CLONES_AT_ONCE = 4
 
 
 class Service:
@@ -54,11 +57,13 @@ class Service:
         self._orders = Orders()
         self._on_news = on_news
         self._copies = trio.CapacityLimiter(COPIES_AT_ONCE)
+        self._clones = trio.CapacityLimiter(CLONES_AT_ONCE)
         writer = Writer(server, store, self._orders, neighbours, tasks)
         self._answers: dict[type[Request[Any]], Answer] = {
             ReadChunk: self._read,
             WriteChunk: writer.handle,
             SyncChunk: self._sync,
+            CloneChunk: self._clone,
         }
         self._orders_of_leader: dict[type[Request[Any]], Callable[[Incoming], Awaitable[None]]] = {
             SetVersion: self._set_version,
@@ -112,6 +117,15 @@ class Service:
         assert isinstance(request, SyncChunk)
         self._recent_version(request.handle, request.version)
         await self._store.sync(request.handle, request.since)
+        incoming.reply(Done())
+
+    async def _clone(self, incoming: Incoming) -> None:
+        request = incoming.request
+        assert isinstance(request, CloneChunk)
+        async with self._clones:
+            await clone_chunk(self._store, self._neighbours, request)
+        # Its first write is still to come.
+        self._orders.begin(request.handle, request.version)
         incoming.reply(Done())
 
     def _recent_version(self, handle: int, version_min: int) -> ChunkVersion:
