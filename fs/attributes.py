@@ -38,3 +38,4 @@ class Attributes(Message):
     ctime_ns: int
     change: int
     data_version: int
+    has_xattrs: bool = True  # False: it certainly has no extended attribute, nor access list

@@ -18,6 +18,11 @@ from .records import Totals
 
 _KINDS = {int(kind): kind for kind in Kind}
 
+UNCOUNTED = -1
+"""Of an inode that was made before its extended attributes were counted."""
+
+_LINKABLE = b"\1"
+
 
 class Inode(msgspec.Struct):
     """Attributes (see there), and what a client has no need to know."""
@@ -39,6 +44,7 @@ class Inode(msgspec.Struct):
     parent: int = 0  # of a directory, for ``..``
     next_cookie: int = 0  # of a directory: its next entry's, never used twice
     chunks: int = 0  # of a file; it is inline while there is none
+    xattrs: int = UNCOUNTED
 
     def attributes(self) -> Attributes:
         """What the world may know, as it is now."""
@@ -57,6 +63,7 @@ class Inode(msgspec.Struct):
             self.ctime_ns,
             self.change,
             self.data_version,
+            self.xattrs != 0,
         )
 
     def changed(self, time_ns: int) -> None:
@@ -120,7 +127,8 @@ class Inodes:
         number = self._totals.next_inode
         self._totals.next_inode += 1
         self._totals.inodes += 1
-        return Inode(number, kind, mode, 0, uid, gid, 0, 0, 0, time_ns, time_ns, time_ns)
+        times = time_ns, time_ns, time_ns
+        return Inode(number, kind, mode, 0, uid, gid, 0, 0, 0, *times, xattrs=0)
 
     def put(self, inode: Inode) -> None:
         """Write what was changed in ``inode``."""
@@ -138,6 +146,23 @@ class Inodes:
         if inode.links == 0:
             self._kv.put(keys.numbered(keys.ORPHAN, inode.number), b"")
             moment.effects.append(Orphaned(inode.number))
+
+    def begin_unnamed(self, inode: Inode, *, linkable: bool) -> None:
+        """A new inode has no name, and may be given one later if it is ``linkable``. Whoever made
+        it has it open: it is no news that it waits to be reaped."""
+        self._kv.put(keys.numbered(keys.ORPHAN, inode.number), _LINKABLE if linkable else b"")
+
+    def is_linkable(self, inode: Inode) -> bool:
+        """Whether it may get a name: it has one, or never had one and was made for that."""
+        orphan = keys.numbered(keys.ORPHAN, inode.number)
+        return inode.links > 0 or self._kv.get(orphan) == _LINKABLE
+
+    def gain_name(self, inode: Inode, time_ns: int) -> None:
+        """One name more."""
+        if inode.links == 0:
+            self._kv.delete(keys.numbered(keys.ORPHAN, inode.number))
+        inode.links += 1
+        inode.changed(time_ns)
 
     def is_orphan(self, number: int) -> bool:
         """Whether it waits to be reaped."""

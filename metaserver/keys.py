@@ -11,12 +11,13 @@
 | ``m`` inode, chunk index   | chunk handle                               |
 | ``t`` inode, chunk index   | handle that a truncation took away there   |
 | ``c`` chunk handle         | ChunkRecord                                |
-| ``o`` inode                | nothing: it is an orphan                   |
+| ``o`` inode                | an orphan: nothing, 1 if it may get a name |
 | ``s`` session              | (nonce, host, pid, started_ns)             |
 | ``n`` nonce                | session                                    |
 | ``r`` session, slot        | SlotRecord                                 |
 | ``v`` server               | (role, host, addresses)                    |
 | ``g``                      | Configuration of the group of metaservers  |
+| ``h w u k q a``            | locks: see ``locks.py``                    |
 
 The longest key is a name of 255 bytes behind 9 others; LMDB takes 511.
 """
@@ -38,12 +39,24 @@ NONCE = b"n"
 SLOT = b"r"
 SERVER = b"v"
 GROUP = b"g"
+HELD = b"h"
+WAITING = b"w"
+WAITS_OF = b"u"
+LOCKED_BY = b"k"
+LOCK_COUNT = b"q"
+LOST = b"a"
 
 NUMBER_MAX = (1 << 64) - 1
 """The largest number that a key holds."""
 
 _one = Struct(">cQ").pack
 _two = Struct(">cQQ").pack
+_three = Struct(">cQQQ").pack
+_lock = Struct(">cQBQQQ")
+_lock_prefix = Struct(">cQB").pack
+
+KIND_MAX = 255
+"""The largest kind of lock that a key holds."""
 
 
 def numbered(prefix: bytes, number: int) -> bytes:
@@ -56,9 +69,35 @@ def paired(prefix: bytes, number: int, second: int) -> bytes:
     return _two(prefix, number, second)
 
 
+def tripled(prefix: bytes, number: int, second: int, third: int) -> bytes:
+    """The key of the ``third`` thing of ``second`` of ``number``."""
+    return _three(prefix, number, second, third)
+
+
+def lock_prefix(inode: int, kind: int) -> bytes:
+    """The beginning of the keys of all held locks of one kind."""
+    return _lock_prefix(HELD, inode, kind)
+
+
+def lock_key(inode: int, kind: int, start: int, session: int, owner: int) -> bytes:
+    """The key of one held lock. No two of one owner have the same start."""
+    return _lock.pack(HELD, inode, kind, start, session, owner)
+
+
+def lock_of(key: bytes) -> tuple[int, int, int, int, int]:
+    """What ``lock_key`` was made of."""
+    _, inode, kind, start, session, owner = _lock.unpack(key)
+    return inode, kind, start, session, owner
+
+
 def named(prefix: bytes, number: int, name: bytes) -> bytes:
     """The key of what is called ``name`` within ``number``."""
     return _one(prefix, number) + name
+
+
+def first_number(key: bytes) -> int:
+    """The number that a key begins with."""
+    return int.from_bytes(key[1:9], "big")
 
 
 def last_number(key: bytes) -> int:

@@ -14,7 +14,7 @@ from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
 from ..fs.limits import BUSY_DELAY_MS, ENTRY_PAYLOAD_MAX_BYTES, SESSION_SLOTS
 from ..fs.messages.base import Message
-from ..fs.messages.meta import Change, Commit, Create, Entry, NewChunk
+from ..fs.messages.meta import Change, Commit, Create, CreateUnnamed, Entry, NewChunk, Node
 from ..fs.rpc import Mutation
 from .driver import Driver
 from .leader import Leader
@@ -181,8 +181,8 @@ class Changes:
 
     def _follow(self, session: int, request: Change[Any], reply: Message) -> None:
         """After it was applied, before it is answered."""
-        if isinstance(request, Create) and request.open:
-            assert isinstance(reply, Entry)
+        if (isinstance(request, Create) and request.open) or isinstance(request, CreateUnnamed):
+            assert isinstance(reply, Entry | Node)
             self._leader.opens.open(session, reply.attributes.inode)
         elif isinstance(request, Commit):
             for chunk in request.chunks:

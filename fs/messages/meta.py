@@ -490,19 +490,21 @@ class XattrFlags(IntFlag):
     NONE = 0
     CREATE = 1
     REPLACE = 2
-    KILL_SET_GROUP_ID = 1 << 16
-    """With an access list: who sets it is not in the group (FUSE_SETXATTR_ACL_KILL_SGID)."""
 
 
 @method(0x0148)
 class SetXattr(Change[Node]):
     """Set an extended attribute, or an access list (see `fs/acl.py`): INVALID when it is none; it
-    changes the mode, and one that says no more than a mode is not kept."""
+    changes the mode, and one that says no more than a mode is not kept.
+
+    ``kill_set_group_id``: whoever sets an access list is not in the group, so that bit goes
+    (linux/fuse.h, FUSE_SETXATTR_ACL_KILL_SGID)."""
 
     inode: int
     name: bytes
     value: bytes
     flags: int
+    kill_set_group_id: bool = False
 
 
 @method(0x0149)

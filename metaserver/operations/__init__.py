@@ -43,5 +43,8 @@ from . import (
     unlink as unlink,
 )
 from . import (
+    unnamed as unnamed,
+)
+from . import (
     xattr as xattr,
 )

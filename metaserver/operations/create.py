@@ -23,6 +23,7 @@ def create(tables: Tables, request: Create, payload: Buffer) -> Perform:
     check_mode(request.mode)
     check_owner(request.uid, request.gid)
     check_device(request.device)
+    check_mode(request.umask)
     if request.kind in (Kind.DIRECTORY, Kind.SYMLINK):
         raise TideError(Code.INVALID, f"{request.kind.name} has a request of its own")
     directory = tables.inodes.living_directory(request.parent)
@@ -40,6 +41,7 @@ def create(tables: Tables, request: Create, payload: Buffer) -> Perform:
             request.uid,
             request.gid,
             moment.time_ns,
+            request.umask,
         )
         if request.kind in _DEVICES:
             inode.device = request.device

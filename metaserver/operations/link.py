@@ -1,4 +1,4 @@
-"""Link: one more name for a file."""
+"""Link: one more name for a file, or the first one of a file that was made without."""
 
 from ...fs.attributes import Kind
 from ...fs.codec import Buffer
@@ -19,7 +19,7 @@ def link(tables: Tables, request: Link, payload: Buffer) -> Perform:
     inode = tables.inodes.require(request.inode)
     if inode.kind is Kind.DIRECTORY:
         raise TideError(Code.NOT_PERMITTED, f"inode {inode.number} is a directory")
-    if inode.links == 0:
+    if not tables.inodes.is_linkable(inode):
         raise TideError(Code.NO_ENTRY, f"inode {inode.number} lost its last name")
     check_room_for_link(inode)
     directory = tables.inodes.living_directory(request.parent)
@@ -27,8 +27,7 @@ def link(tables: Tables, request: Link, payload: Buffer) -> Perform:
         raise taken(directory, request.name)
 
     def perform(moment: Moment) -> Message:
-        inode.links += 1
-        inode.changed(moment.time_ns)
+        tables.inodes.gain_name(inode, moment.time_ns)
         return enter(tables, directory, request.name, inode, moment)
 
     return perform

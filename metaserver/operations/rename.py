@@ -1,5 +1,6 @@
 """Rename: rename(2) and renameat2(2), atomic."""
 
+from ...fs import acl
 from ...fs.attributes import Kind
 from ...fs.codec import Buffer
 from ...fs.errors import Code, TideError
@@ -12,6 +13,8 @@ from ..namespace import Dentry, show
 from ..tables import Tables
 from .checks import check_name, check_room_for_link, taken
 from .table import Perform, operation
+
+_FLAGS = int(RenameFlags.NOREPLACE | RenameFlags.EXCHANGE | RenameFlags.WHITEOUT)
 
 
 class _Place:
@@ -35,11 +38,12 @@ class _Place:
 
 @operation(Rename)
 def rename(tables: Tables, request: Rename, payload: Buffer) -> Perform:
-    """NOREPLACE: EXISTS when the new name is taken. EXCHANGE: both must be there."""
+    """NOREPLACE: EXISTS when the new name is taken. EXCHANGE: both must be there. WHITEOUT: the
+    old name leads to a character device 0:0 afterwards, for overlay file systems."""
     check_name(request.name)
     check_name(request.new_name)
     flags = request.flags
-    if flags not in (RenameFlags.NONE, RenameFlags.NOREPLACE, RenameFlags.EXCHANGE):
+    if flags & ~_FLAGS or (flags & RenameFlags.EXCHANGE and flags != RenameFlags.EXCHANGE):
         raise TideError(Code.INVALID, f"rename flags {flags:#x}")
     directory = tables.inodes.living_directory(request.parent)
     new_directory = directory
@@ -48,7 +52,7 @@ def rename(tables: Tables, request: Rename, payload: Buffer) -> Perform:
     old = _Place(tables, directory, request.name)
     new = _Place(tables, new_directory, request.new_name)
     _, moved = old.required()
-    if flags == RenameFlags.NOREPLACE and new.inode is not None:
+    if flags & RenameFlags.NOREPLACE and new.inode is not None:
         raise taken(new_directory, request.new_name)
     if flags == RenameFlags.EXCHANGE:
         new.required()
@@ -59,10 +63,10 @@ def rename(tables: Tables, request: Rename, payload: Buffer) -> Perform:
         return lambda moment: nothing
     if flags == RenameFlags.EXCHANGE:
         return _exchange(tables, old, new)
-    return _move(tables, old, new)
+    return _move(tables, old, new, whiteout=bool(flags & RenameFlags.WHITEOUT))
 
 
-def _move(tables: Tables, old: _Place, new: _Place) -> Perform:
+def _move(tables: Tables, old: _Place, new: _Place, *, whiteout: bool) -> Perform:
     old_dentry, moved = old.required()
     new_dentry, displaced = new.dentry, new.inode
     _refuse_own_descendant(tables, moved, new.directory)
@@ -71,16 +75,28 @@ def _move(tables: Tables, old: _Place, new: _Place) -> Perform:
     _check_room_for_parent(old, new, moved, displaced)
 
     def perform(moment: Moment) -> Message:
-        tables.names.remove(old.directory, old.name, old_dentry, moment.time_ns)
+        left = _make_whiteout(tables, old, moved, moment) if whiteout else None
+        if left is not None:
+            tables.names.replace(old.directory, old.name, old_dentry, left, moment.time_ns)
+        else:
+            tables.names.remove(old.directory, old.name, old_dentry, moment.time_ns)
         if new_dentry is not None and displaced is not None:
             tables.names.replace(new.directory, new.name, new_dentry, moved, moment.time_ns)
             tables.inodes.lose_name(displaced, moment)
         else:
             tables.names.add(new.directory, new.name, moved, moment.time_ns)
         moved.changed(moment.time_ns)
-        return _put_all(tables, old, new, moved, displaced)
+        return _put_all(tables, old, new, moved, displaced, left)
 
     return perform
+
+
+def _make_whiteout(tables: Tables, old: _Place, moved: Inode, moment: Moment) -> Inode:
+    """What stays behind belongs to whom the moved one belongs to; nobody may open it."""
+    gid = old.directory.gid if old.directory.mode & acl.SET_GROUP_ID else moved.gid
+    left = tables.inodes.new(Kind.CHARACTER_DEVICE, 0, moved.uid, gid, moment.time_ns)
+    left.links = 1
+    return left
 
 
 def _exchange(tables: Tables, old: _Place, new: _Place) -> Perform:
@@ -102,9 +118,16 @@ def _exchange(tables: Tables, old: _Place, new: _Place) -> Perform:
 
 
 def _put_all(
-    tables: Tables, old: _Place, new: _Place, moved: Inode, displaced: Inode | None
+    tables: Tables,
+    old: _Place,
+    new: _Place,
+    moved: Inode,
+    displaced: Inode | None,
+    left: Inode | None = None,
 ) -> RenameDone:
     tables.inodes.put(moved)
+    if left is not None:
+        tables.inodes.put(left)
     if displaced is not None:
         tables.inodes.put(displaced)
     tables.inodes.put(old.directory)
@@ -115,6 +138,7 @@ def _put_all(
         old.directory.attributes(),
         new.directory.attributes(),
         None if displaced is None else displaced.attributes(),
+        None if left is None else left.attributes(),
     )
 
 

@@ -1,13 +1,15 @@
 """SetAttributes: chmod, chown, truncate and utimens in one.
 
-Nothing is implied: that a change of owner or of content takes the set-user-id bits away is the
-kernel's decision, which sends the new mode along (it does so under ``default_permissions``).
+A change of owner or group takes set-user-id and its like away, by whomever it is made (chown(2)),
+unless the new mode is given too. That a change of the content does the same depends on who makes
+it, which the client says.
 """
 
 from ...fs.codec import Buffer
 from ...fs.errors import Code, TideError
 from ...fs.messages.base import Message
 from ...fs.messages.meta import Node, SetAttributes
+from ..access import kill_privileges, set_mode
 from ..inodes import Inode
 from ..moment import Moment
 from ..tables import Tables
@@ -31,7 +33,7 @@ def set_attributes(tables: Tables, request: SetAttributes, payload: Buffer) -> P
                 resize(tables, inode, request.size, moment)
                 inode.data_version += 1
             inode.mtime_ns = moment.time_ns
-        _set_plain(inode, request)
+        _set_mode_and_owner(tables, inode, request)
         _set_times(inode, request, moment.time_ns)
         inode.changed(moment.time_ns)
         tables.inodes.put(inode)
@@ -52,9 +54,12 @@ def _check(request: SetAttributes) -> None:
         raise TideError(Code.INVALID, "a time is given, or it is now; not both")
 
 
-def _set_plain(inode: Inode, request: SetAttributes) -> None:
+def _set_mode_and_owner(tables: Tables, inode: Inode, request: SetAttributes) -> None:
+    changes_owner = request.uid is not None or request.gid is not None
+    if request.kill_privileges or changes_owner:
+        kill_privileges(tables.xattrs, inode)
     if request.mode is not None:
-        inode.mode = request.mode
+        set_mode(tables.xattrs, inode, request.mode)
     if request.uid is not None:
         inode.uid = request.uid
     if request.gid is not None:

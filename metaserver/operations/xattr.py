@@ -1,15 +1,21 @@
-"""SetXattr and RemoveXattr."""
+"""SetXattr and RemoveXattr. Access lists are attributes too, and change the mode (acl(5))."""
 
+from ...fs import acl
+from ...fs.attributes import Kind
 from ...fs.codec import Buffer
 from ...fs.errors import Code, TideError
 from ...fs.limits import XATTR_VALUE_MAX_BYTES, XATTRS_PER_INODE_MAX_BYTES
 from ...fs.messages.base import Message
 from ...fs.messages.meta import Node, RemoveXattr, SetXattr, XattrFlags
+from ..access import set_access
+from ..inodes import Inode
 from ..moment import Moment
 from ..namespace import show
 from ..tables import Tables
 from .checks import check_xattr_name
 from .table import Perform, operation
+
+_SPACES = (b"user", b"trusted", b"security")
 
 
 @operation(SetXattr)
@@ -25,15 +31,24 @@ def set_xattr(tables: Tables, request: SetXattr, payload: Buffer) -> Perform:
             f"{show(name)} may have {XATTR_VALUE_MAX_BYTES} bytes, not {len(value)}",
         )
     inode = tables.inodes.require(request.inode)
-    there = tables.xattrs.get(inode.number, name) is not None
-    if there and request.flags == XattrFlags.CREATE:
+    _check_name_of(inode, name)
+    access = acl.decode(value) if name in acl.NAMES else None
+    there = tables.xattrs.of_name(inode, name) is not None
+    if there and request.flags & XattrFlags.CREATE:
         raise TideError(Code.EXISTS, f"attribute {show(name)} of inode {inode.number}")
-    if not there and request.flags == XattrFlags.REPLACE:
+    if not there and request.flags & XattrFlags.REPLACE:
         raise _missing(inode.number, name)
     _check_room(tables, inode.number, name, value)
 
     def perform(moment: Moment) -> Message:
-        tables.xattrs.put(inode.number, name, value)
+        if access == ():
+            tables.xattrs.delete(inode, name)
+        elif access is not None and name == acl.ACCESS:
+            set_access(tables.xattrs, inode, access)
+        else:
+            tables.xattrs.put(inode, name, value)
+        if request.kill_set_group_id and access:
+            inode.mode &= ~acl.SET_GROUP_ID
         inode.changed(moment.time_ns)
         tables.inodes.put(inode)
         return Node(inode.attributes())
@@ -43,19 +58,42 @@ def set_xattr(tables: Tables, request: SetXattr, payload: Buffer) -> Perform:
 
 @operation(RemoveXattr)
 def remove_xattr(tables: Tables, request: RemoveXattr, payload: Buffer) -> Perform:
-    """NO_ATTRIBUTE when there is none of that name."""
-    check_xattr_name(request.name)
+    """NO_ATTRIBUTE when there is none of that name; of an access list nothing is left either way.
+
+    The mode stays as it is when one goes: its group bits are those of the mask."""
+    name = request.name
+    check_xattr_name(name)
     inode = tables.inodes.require(request.inode)
-    if tables.xattrs.get(inode.number, request.name) is None:
-        raise _missing(inode.number, request.name)
+    _check_name_of(inode, name)
+    if tables.xattrs.of_name(inode, name) is None:
+        if name in acl.NAMES:
+            return lambda moment: Node(inode.attributes())
+        raise _missing(inode.number, name)
 
     def perform(moment: Moment) -> Message:
-        tables.xattrs.delete(inode.number, request.name)
+        tables.xattrs.delete(inode, name)
         inode.changed(moment.time_ns)
         tables.inodes.put(inode)
         return Node(inode.attributes())
 
     return perform
+
+
+def _check_name_of(inode: Inode, name: bytes) -> None:
+    """What may be called so, and on what (xattr(7)): the kernel lets only root near some of it."""
+    space, dot, rest = name.partition(b".")
+    what = f"attribute {show(name)} of inode {inode.number}, a {inode.kind.name}"
+    if name in acl.NAMES:
+        if inode.kind is Kind.SYMLINK:
+            raise TideError(Code.NOT_SUPPORTED, what)
+        if name == acl.DEFAULT and inode.kind is not Kind.DIRECTORY:
+            raise TideError(Code.ACCESS_DENIED, f"{what}: only a directory has a default list")
+    elif space not in _SPACES or not dot:
+        raise TideError(Code.NOT_SUPPORTED, f"{what}: it is user., trusted. or security.")
+    elif not rest:
+        raise TideError(Code.INVALID, f"{what}: nothing follows the dot")
+    elif space == b"user" and inode.kind not in (Kind.FILE, Kind.DIRECTORY):
+        raise TideError(Code.NOT_PERMITTED, f"{what}: only files and directories have them")
 
 
 def _missing(inode: int, name: bytes) -> TideError:

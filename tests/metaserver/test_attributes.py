@@ -182,8 +182,8 @@ def test_room_for_xattrs(cluster):
     assert cluster.refused(SetXattr(file, b"user.b", b"x", 0)) == Code.NO_SPACE
     cluster.do(RemoveXattr(file, b"user.a"))
     for number in range(256):
-        cluster.do(SetXattr(file, b"%0255d" % number, b"", 0))
-    assert cluster.refused(SetXattr(file, b"x", b"", 0)) == Code.NO_SPACE
+        cluster.do(SetXattr(file, b"user.%0250d" % number, b"", 0))
+    assert cluster.refused(SetXattr(file, b"user.x", b"", 0)) == Code.NO_SPACE
 
 
 def test_xattrs_and_bytes_go_with_their_inode(cluster):

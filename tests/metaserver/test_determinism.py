@@ -34,7 +34,7 @@ def busy_log(cluster):
         written = [NewChunk(0, 2 * number + 1, 1), NewChunk(1, 2 * number + 2, 1)]
         cluster.do(Commit(inode, 2 * CHUNK_BYTES, None, [], written, base, False))
         cluster.do(SetAttributes(inode, size=(number % 3) * 100))
-        cluster.do(SetXattr(inode, b"x" * 255, b"y", 0))
+        cluster.do(SetXattr(inode, b"user." + b"x" * 250, b"y", 0))
     cluster.do(GrantChunk(3, 9, 100))
     cluster.do(MakeDirectory(1, b"dir", 0o755, 0, 0))
     cluster.do(Rename(1, b"f1", 1, b"dir2", 0))

@@ -166,7 +166,7 @@ def test_exchange_needs_both(cluster):
     assert cluster.refused(Rename(1, b"b", 1, b"a", EXCHANGE)) == Code.NO_ENTRY
 
 
-@pytest.mark.parametrize("flags", [3, 4, -1])
+@pytest.mark.parametrize("flags", [3, 6, 7, 8, -1])
 def test_flags_that_are_none(cluster, flags):
     cluster.file(b"a")
     assert cluster.refused(Rename(1, b"a", 1, b"b", flags)) == Code.INVALID

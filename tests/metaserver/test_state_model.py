@@ -134,9 +134,10 @@ class Pair(RuleBasedStateMachine):
             attributes = state.attributes(number)
             assert attributes.kind is node.kind
             assert attributes.links == self.model.links(number)
-            assert state.xattr_names(number) == sorted(node.xattrs)
+            assert state.xattr_names(number) == sorted(b"trusted." + name for name in node.xattrs)
             for name, value in node.xattrs.items():
-                assert state.xattr(number, name) == value
+                assert state.xattr(number, b"trusted." + name) == value
+            assert state.attributes(number).has_xattrs == bool(node.xattrs)
             if node.kind is Kind.DIRECTORY:
                 self._same_directory(number, node)
             else:
@@ -270,7 +271,7 @@ class NamesMachine(Pair):
                 raise RefusedError(Code.NO_ATTRIBUTE)
             xattrs[name] = value
 
-        self.both(SetXattr(inode, name, value, flags), put)
+        self.both(SetXattr(inode, b"trusted." + name, value, flags), put)
 
     @rule(inode=PLACES, name=NAMES)
     def remove_xattr(self, inode, name):
@@ -280,7 +281,7 @@ class NamesMachine(Pair):
             if self.model.node(inode).xattrs.pop(name, None) is None:
                 raise RefusedError(Code.NO_ATTRIBUTE)
 
-        self.both(RemoveXattr(inode, name), remove)
+        self.both(RemoveXattr(inode, b"trusted." + name), remove)
 
 
 class BytesMachine(Pair):
