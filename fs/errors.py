@@ -40,6 +40,7 @@ class Code(IntEnum):
     INTERRUPTED = 25
     NO_SUCH_POSITION = 26
     FENCED = 27
+    NO_LOCKS = 28
 
     # What the network and the servers say to each other.
     BUSY = 40
@@ -106,6 +107,7 @@ TABLE: dict[Code, Row] = {
     Code.INTERRUPTED: Row(errno.EINTR, False, "interrupted by a signal"),
     Code.NO_SUCH_POSITION: Row(errno.ENXIO, False, "there is no data, or no file, from there on"),
     Code.FENCED: Row(errno.EIO, False, "another session got the lock meanwhile"),
+    Code.NO_LOCKS: Row(errno.ENOLCK, False, "there are too many locks"),
     Code.BUSY: Row(errno.EBUSY, True, "busy"),
     Code.TIMED_OUT: Row(errno.ETIMEDOUT, True, "no answer in time"),
     Code.DISCONNECTED: Row(errno.ENOTCONN, True, "the connection broke"),

@@ -43,6 +43,12 @@ FILE_MAX_BYTES = 1 << 53
 LOCK_END = 1 << 63  # the end of a lock that reaches to wherever the file may grow
 READDIR_ENTRIES_MAX = 1_024
 
+# Locks. A grant can split what its owner held, so there may be some more than these.
+LOCKS_PER_INODE_MAX = 8_192  # of one kind
+LOCK_WAITS_PER_INODE_MAX = 1_024  # of one kind
+LOCKS_PER_SESSION_MAX = 32_768  # held, and waited for
+LOCKS_LISTED_MAX = 2_048  # in one answer
+
 # Chunks.
 CHUNK_BYTES = 64 * MIB
 CHECKSUM_BLOCK_BYTES = 64 * KIB
@@ -113,6 +119,7 @@ NAMES_CACHED_MAX = 131_072
 FILES_IDLE_MAX = 16_384
 DATA_PATIENCE_MS = 30_000
 RELEASE_BATCH_MS = 200
+INTERRUPT_PATIENCE_MS = 2_000  # before a signal ends a request that the servers do not answer
 RELEASES_MAX = 1_024  # inodes in one Release
 SOFT_TIMEOUT_MS = 60_000
 KERNEL_READ_AHEAD_BYTES = 1 * MIB
@@ -146,6 +153,8 @@ assert SNAPSHOT_PIECE_BYTES <= FRAME_PAYLOAD_MAX_BYTES
 assert SEARCH_FIRST_MS < RAFT_ELECTION_MIN_MS, "an election costs its time, and hardly more"
 assert RAFT_ELECTION_MIN_MS * 4 < LEADER_SILENT_MAX_MS, "a new one is told of before that"
 assert RESUME_PIECES_MAX * (9 + 29) < FRAME_HEADER_MAX_BYTES
+assert LOCKS_PER_SESSION_MAX * (9 + 19) < FRAME_HEADER_MAX_BYTES, "GetSessionLocks fits"
+assert LOCKS_LISTED_MAX * (NAME_MAX_BYTES + 90) < FRAME_HEADER_MAX_BYTES, "and so does ListLocks"
 assert HEARTBEAT_MS * 3 < CHUNKSERVER_DEAD_MS
 assert NFS_TRUST_MIN_MS <= NFS_TRUST_MAX_MS
 assert REPLICAS_MIN_DURING_REPAIR <= REPLICAS_DEFAULT <= REPLICAS_MAX

@@ -31,7 +31,14 @@ class SessionEnded(NamedTuple):
     expired: bool
 
 
-Effect: TypeAlias = ChunksDropped | Orphaned | SessionStarted | SessionEnded
+class LocksGranted(NamedTuple):
+    """What this session has waited for it holds now: (ticket, token) of each."""
+
+    session: int
+    grants: list[tuple[int, int]]
+
+
+Effect: TypeAlias = ChunksDropped | Orphaned | SessionStarted | SessionEnded | LocksGranted
 
 
 class Applied(NamedTuple):

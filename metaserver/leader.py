@@ -22,7 +22,14 @@ from .attention import Attention
 from .chunkservers import Chunkservers
 from .config import MetaserverConfig
 from .driver import Driver
-from .effects import ChunksDropped, Effect, Orphaned, SessionEnded, SessionStarted
+from .effects import (
+    ChunksDropped,
+    Effect,
+    LocksGranted,
+    Orphaned,
+    SessionEnded,
+    SessionStarted,
+)
 from .entries import EndSession, FormatCluster, HandlesReserved, Reap, ReserveHandles
 from .grants import Grants
 from .handles import HandleSupply, VersionCounter
@@ -77,6 +84,7 @@ class Leader:
             config.replicas_min,
         )
         self.on_session_end: Callable[[int], None] = _ignore_session
+        self.on_locks_granted: Callable[[LocksGranted], None] = _ignore_grants
         self.chunks_changed = trio.Event()
         """Set when there may be something to repair; replaced by who waits for it."""
         self._settled = trio.Event()
@@ -143,6 +151,8 @@ class Leader:
                 self._lease_added.set()
             elif isinstance(effect, SessionEnded):
                 self._session_ended(effect)
+            elif isinstance(effect, LocksGranted):
+                self.on_locks_granted(effect)
 
     def _session_ended(self, effect: SessionEnded) -> None:
         if effect.expired:
@@ -374,4 +384,8 @@ def _format_cluster(config: MetaserverConfig) -> FormatCluster:
 
 
 def _ignore_session(session: int) -> None:
+    pass
+
+
+def _ignore_grants(effect: LocksGranted) -> None:
     pass

@@ -85,3 +85,5 @@ class Totals(msgspec.Struct):
     """Orphans count until they are reaped."""
     stored_bytes: int = 0
     chunks: int = 0
+    locks_held: int = 0
+    locks_waiting: int = 0

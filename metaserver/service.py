@@ -14,13 +14,14 @@ from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
 from ..fs.limits import SESSION_SLOTS
 from ..fs.messages import chunk as chunk_messages
-from ..fs.messages import meta
+from ..fs.messages import locks, meta
 from ..fs.messages.base import Done, Message, Request
 from ..fs.messages.hello import CHUNKSERVER
 from ..fs.rpc import Incoming, Mutation, Peer
 from .caretaker import Caretaker
 from .chunkservers import Damage
 from .driver import Driver
+from .effects import LocksGranted
 from .entries import AdmitServer, EndSession, StartSession
 from .leader import Leader
 from .member_status import MemberView
@@ -61,6 +62,7 @@ class Service:
         self._changes = Changes(state, driver, leader)
         self._layouts = Layouts(state, leader)
         self._journal = Journal()
+        leader.on_locks_granted = self._locks_granted
         self._session_of: dict[Peer, int] = {}
         self._peer_of: dict[int, Peer] = {}
         self._resuming: dict[Peer, meta.ResumeSession] = {}
@@ -239,6 +241,12 @@ class Service:
     async def _close_session(self, request: meta.CloseSession, asker: Asker) -> Answer:
         await self._driver.perform(EndSession(request.session, expired=False))
         return Answer(Done())
+
+    def _locks_granted(self, effect: LocksGranted) -> None:
+        """Tell the session; it asks, if that is lost."""
+        peer = self._peer_of.get(effect.session)
+        if peer is not None:
+            peer.tell(locks.LocksGranted(effect.session, effect.grants))
 
     # --- chunkservers ------------------------------------------------------------------------
 

@@ -131,7 +131,8 @@ class Changes:
                 self._check_new_chunks(mutation.session, request)
             _check_size(request, payload)
             # What must fail on the state as it is needs no entry: it has no effect to remember.
-            self._state.precheck(request.METHOD, list(msgspec.structs.astuple(request)), payload)
+            fields = list(msgspec.structs.astuple(request))
+            self._state.precheck(request.METHOD, fields, payload, mutation.session)
             self._driver.propose(request, answered, payload=payload, origin=Origin(*mutation))
         except TideError as error:
             self._remember(mutation, error)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..fs.codec import Buffer
-from ..fs.messages import meta
+from ..fs.messages import locks, meta
 from ..fs.messages.base import Message, Request
+from .locks_views import list_locks, lock_in_the_way, session_locks
 from .state import State
 
 
@@ -56,6 +57,18 @@ def content(state: State, inode: int, known_data_version: int) -> Answer:
     return Answer(meta.Content(attributes, inline is not None), payload)
 
 
+def _get_session_locks(state: State, request: locks.GetSessionLocks) -> Answer:
+    return Answer(session_locks(state.tables, request.session))
+
+
+def _test_lock(state: State, request: locks.TestLock) -> Answer:
+    return Answer(lock_in_the_way(state.tables, request))
+
+
+def _list_locks(state: State, request: locks.ListLocks) -> Answer:
+    return Answer(list_locks(state.tables, request.inode, request.after, request.count_max))
+
+
 READS: dict[type[Request[Any]], Callable[[State, Any], Answer]] = {
     meta.Lookup: _lookup,
     meta.GetAttributes: _get_attributes,
@@ -65,4 +78,7 @@ READS: dict[type[Request[Any]], Callable[[State, Any], Answer]] = {
     meta.GetXattr: _get_xattr,
     meta.GetContent: _get_content,
     meta.GetExtents: _get_extents,
+    locks.GetSessionLocks: _get_session_locks,
+    locks.TestLock: _test_lock,
+    locks.ListLocks: _list_locks,
 }

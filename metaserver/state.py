@@ -43,9 +43,15 @@ class State(Views):
         self.tables.put_totals()
         return Applied(reply, effects)
 
-    def precheck(self, method: int, fields: list[object], payload: Buffer = b"") -> None:
-        """Raise what ``apply`` would answer as an error on the state as it is; changes nothing."""
-        decide(self.tables, method, fields, payload)
+    def precheck(
+        self,
+        method: int,
+        fields: list[object],
+        payload: Buffer = b"",
+        session: int = NO_SESSION,
+    ) -> None:
+        """Raise what ``apply`` would refuse on the state as it is; changes nothing."""
+        decide(self.tables, method, fields, payload, session)
 
     def digest(self) -> int:
         """A checksum of everything: equal on members that applied the same entries."""
@@ -71,7 +77,7 @@ class State(Views):
 
     def _carry_out(self, entry: Entry, effects: list[Effect]) -> Message | TideError:
         try:
-            perform = decide(self.tables, entry.method, entry.fields, entry.payload)
+            perform = decide(self.tables, entry.method, entry.fields, entry.payload, entry.session)
         except TideError as error:
             return error
         return perform(Moment(entry.index, entry.time_ns, effects))

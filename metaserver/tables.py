@@ -6,6 +6,7 @@ from .chunks import Chunks
 from .inline import InlineBytes
 from .inodes import Inodes
 from .kv import KeyValue
+from .locks import Locks
 from .namespace import Names
 from .records import Totals
 from .servers import Servers
@@ -27,6 +28,7 @@ class Tables:
         self.chunks = Chunks(kv, self.inodes, self.totals)
         self.sessions = Sessions(kv)
         self.servers = Servers(kv)
+        self.locks = Locks(kv, self.totals)
 
     def put_totals(self) -> None:
         """Write the totals: the last thing that each entry does."""

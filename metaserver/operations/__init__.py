@@ -16,6 +16,9 @@ from . import (
     link as link,
 )
 from . import (
+    lock as lock,
+)
+from . import (
     mkdir as mkdir,
 )
 from . import (

@@ -1,7 +1,14 @@
 """What a request's values may be: names, numbers, times. Types were checked by the codec."""
 
 from ...fs.errors import Code, TideError
-from ...fs.limits import FILE_MAX_BYTES, LINKS_MAX, NAME_MAX_BYTES, XATTR_NAME_MAX_BYTES
+from ...fs.limits import (
+    FILE_MAX_BYTES,
+    LINKS_MAX,
+    LOCK_END,
+    NAME_MAX_BYTES,
+    XATTR_NAME_MAX_BYTES,
+)
+from ...fs.messages.locks import LockKind, SetLock, TestLock, Unlock
 from ..inodes import Inode
 from ..namespace import show
 
@@ -9,6 +16,8 @@ MODE_END = 0o10000
 OWNER_END = 1 << 32
 DEVICE_END = 1 << 64
 TIME_END = 1 << 63
+NUMBER_END = 1 << 64
+PID_END = 1 << 32
 
 
 def check_name(name: bytes) -> None:
@@ -79,3 +88,24 @@ def check_room_for_link(inode: Inode) -> None:
 def taken(directory: Inode, name: bytes) -> TideError:
     """The error that a name is there already."""
     return TideError(Code.EXISTS, f"{show(name)} in directory {directory.number}")
+
+
+def check_lock(request: SetLock | Unlock | TestLock, session: int, *, pid: int = 0) -> None:
+    """Range, owner, process, and whether its kind has such locks."""
+    start, end, kind = request.start, request.end, request.kind
+    if not 0 <= start < end <= LOCK_END:
+        raise TideError(
+            Code.INVALID, f"a lock from {start} to {end}; it has a byte, and ends at {LOCK_END}"
+        )
+    if kind is not LockKind.RANGE and (start, end) != (0, LOCK_END):
+        raise TideError(
+            Code.INVALID, f"a {kind.name} lock is of all of the file: from 0 to {LOCK_END}"
+        )
+    if kind is LockKind.APPEND and not getattr(request, "exclusive", True):
+        raise TideError(Code.INVALID, "the turn to append cannot be shared")
+    if not 0 <= request.owner < NUMBER_END:
+        raise TideError(Code.INVALID, f"owner {request.owner} is not a 64-bit number")
+    if not 0 <= pid < PID_END:
+        raise TideError(Code.INVALID, f"process {pid} is not a 32-bit number")
+    if not 0 < session < NUMBER_END:
+        raise TideError(Code.INVALID, f"a lock belongs to a session, and {session} is none")

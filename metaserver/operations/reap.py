@@ -29,6 +29,7 @@ def _drop(tables: Tables, number: int) -> list[int]:
     inode = tables.inodes.require(number)
     handles = tables.chunks.drop_all(inode)
     tables.xattrs.drop_all(number)
+    tables.locks.drop_inode(number)
     tables.inline.set(inode, b"")
     tables.inodes.drop_orphan(inode)
     return handles

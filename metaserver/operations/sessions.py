@@ -7,6 +7,7 @@ from ...fs.messages.base import Done, Message
 from ...fs.messages.meta import SessionOpened
 from ..effects import SessionEnded, SessionStarted
 from ..entries import EndSession, StartSession
+from ..locks_order import end_locks
 from ..moment import Moment
 from ..records import SessionRecord
 from ..tables import Tables
@@ -46,8 +47,12 @@ def end_session(tables: Tables, request: EndSession, payload: Buffer) -> Perform
     def perform(moment: Moment) -> Message:
         record = tables.sessions.get(request.session)
         if record is not None:
+            granted = end_locks(
+                tables.locks, record.session, expired=request.expired, token=moment.log_index
+            )
             tables.sessions.drop(record)
             moment.effects.append(SessionEnded(record.session, request.expired))
+            moment.effects.extend(granted)
         return Done()
 
     return perform

@@ -1,0 +1,226 @@
+"""Who may have a lock now, who waits for whom, and who is served next.
+
+Those that wait and conflict with each other are served in the order in which they came. A lock
+that is waited for has two kinds of things in its way: locks that are *held*, and those that wait
+*ahead* of it. Waiting for the former can be a deadlock. Waiting for the latter cannot: nobody
+queues behind somebody who waits for him, over however many others. In a circle with such an edge
+the youngest one would see the rest of the circle lead to its own owner, and go past.
+
+For this an owner waits when any of its threads does: who of them could run is not known here.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ..fs.messages.locks import LockKind
+from .effects import Effect, LocksGranted
+from .locks import Locks
+from .locks_ranges import LockRecord, Owner, by_start, carve, conflict, replace
+
+NEWEST = 1 << 64
+"""The ticket of who has none yet: behind all others."""
+
+
+class Place(NamedTuple):
+    """Where locks can be in each other's way."""
+
+    inode: int
+    kind: LockKind
+
+
+class Arbiter:
+    """The locks that one entry has to do with; read when they are needed, written at once."""
+
+    def __init__(self, locks: Locks) -> None:
+        self._locks = locks
+        self._held: dict[Place, list[LockRecord]] = {}
+        self._waiting: dict[Place, list[LockRecord]] = {}
+        self._granted: dict[int, list[tuple[int, int]]] = {}
+
+    # --- what is
+
+    def held(self, place: Place) -> list[LockRecord]:
+        """By start."""
+        found = self._held.get(place)
+        if found is None:
+            self._held[place] = found = self._locks.held(*place)
+        return found
+
+    def waiting(self, place: Place) -> list[LockRecord]:
+        """By ticket."""
+        found = self._waiting.get(place)
+        if found is None:
+            self._waiting[place] = found = self._locks.waiting(*place)
+        return found
+
+    def own(self, lock: LockRecord) -> list[LockRecord]:
+        """What its owner holds there, by start."""
+        return [one for one in self.held(place_of(lock)) if one.who == lock.who]
+
+    def in_the_way(self, lock: LockRecord) -> Iterator[LockRecord]:
+        """Locks that are held and conflict with it, by start."""
+        for one in self.held(place_of(lock)):
+            if one.start >= lock.end:
+                return
+            if conflict(one, lock):
+                yield one
+
+    def ahead(self, lock: LockRecord) -> Iterator[LockRecord]:
+        """Those that wait, conflict with it and came earlier, by ticket."""
+        for one in self.waiting(place_of(lock)):
+            if one.ticket >= lock.ticket:
+                return
+            if conflict(one, lock):
+                yield one
+
+    def is_free(self, lock: LockRecord) -> bool:
+        """Whether nobody holds what conflicts with it."""
+        return next(self.in_the_way(lock), None) is None
+
+    def has_its_turn(self, lock: LockRecord) -> bool:
+        """Whether it can be granted now, if it is its owner's turn."""
+        return self.is_free(lock) and all(self._goes_past(lock, one) for one in self.ahead(lock))
+
+    def closes_circle(self, lock: LockRecord) -> bool:
+        """Whether somebody who holds what is in its way waits for its owner: a deadlock.
+
+        Over any number of others, but only by what is held.
+        """
+        return self._leads_to([one.who for one in self.in_the_way(lock)], lock.who, 0)
+
+    # --- who waits for whom
+
+    def _goes_past(self, lock: LockRecord, one: LockRecord) -> bool:
+        """Whether ``one``, ahead of it, waits for its owner: it would wait for ever behind it.
+
+        The queue counts only among those older than ``lock``: so the youngest of a circle goes
+        past, and nobody else.
+        """
+        who = lock.who
+        if not self._locks.holds_any(who) and not self._waits_elsewhere(lock):
+            return False  # nobody waits for it
+        return self._leads_to([one.who], who, lock.ticket)
+
+    def _waits_elsewhere(self, lock: LockRecord) -> bool:
+        return any(wait.ticket != lock.ticket for wait in self._locks.waits_of(lock.who))
+
+    def _leads_to(self, first: Iterable[Owner], goal: Owner, older_than: int) -> bool:
+        return any(goal in step for step in self._walk(first, older_than))
+
+    def _walk(self, first: Iterable[Owner], older_than: int) -> Iterator[list[Owner]]:
+        """Whom they wait for, step by step, beginning with themselves. Tickets below
+        ``older_than`` also wait for who is ahead of them."""
+        todo = list(dict.fromkeys(first))
+        seen = {*todo}
+        yield [*todo]
+        while todo:
+            step = self._next(todo.pop(), older_than)
+            yield step
+            for who in step:
+                if who not in seen:
+                    seen.add(who)
+                    todo.append(who)
+
+    def _next(self, who: Owner, older_than: int) -> list[Owner]:
+        found: list[Owner] = []
+        for wait in self._locks.waits_of(who):
+            found += [one.who for one in self.in_the_way(wait)]
+            if wait.ticket < older_than:
+                found += [one.who for one in self.ahead(wait)]
+        return found
+
+    def _places_reached(self, who: Owner) -> list[Place]:
+        """Where those wait for whom this owner waits: some may go past others now."""
+        reached = dict.fromkeys(one for step in self._walk([who], NEWEST) for one in step)
+        waits = (wait for one in reached for wait in self._locks.waits_of(one))
+        return list(dict.fromkeys(place_of(wait) for wait in waits))
+
+    # --- changes
+
+    def grant(self, lock: LockRecord, token: int) -> LockRecord:
+        """It is held from now on, in the place of what its owner held there."""
+        after_loss = lock.exclusive and self._locks.is_lost(lock.inode)
+        if after_loss:
+            self._locks.set_lost(lock.inode, False)
+        held = lock._replace(token=token, after_loss=after_loss)
+        own = self.own(lock)
+        self._change(place_of(lock), own, replace(own, held))
+        return held
+
+    def release(self, lock: LockRecord) -> None:
+        """Its owner holds none of these bytes any more."""
+        own = self.own(lock)
+        self._change(place_of(lock), own, carve(own, lock.start, lock.end))
+
+    def release_all(self, place: Place, session: int) -> list[LockRecord]:
+        """A session holds nothing there any more; what it held."""
+        own: dict[Owner, list[LockRecord]] = {}
+        for lock in self.held(place):
+            if lock.session == session:
+                own.setdefault(lock.who, []).append(lock)
+        for locks in own.values():
+            self._locks.change(locks, [])
+        self._held[place] = [lock for lock in self.held(place) if lock.session != session]
+        return [lock for locks in own.values() for lock in locks]
+
+    def add_wait(self, lock: LockRecord, token: int) -> None:
+        """It waits from now on. Who is waited for may go past others now: ``token`` is theirs."""
+        self._locks.add_wait(lock)
+        self._waiting.pop(place_of(lock), None)
+        self.settle(self._places_reached(lock.who), token)
+
+    def drop_wait(self, lock: LockRecord) -> None:
+        """It waits no longer."""
+        self._locks.drop_wait(lock)
+        self._waiting.pop(place_of(lock), None)
+
+    def settle(self, places: Iterable[Place], token: int) -> None:
+        """Grant there all that can be granted, in order."""
+        todo = dict.fromkeys(places)
+        while todo:
+            place = next(iter(todo))
+            del todo[place]
+            for lock in [*self.waiting(place)]:
+                if self.has_its_turn(lock):
+                    self.drop_wait(lock)
+                    self.grant(lock, token)
+                    self._granted.setdefault(lock.session, []).append((lock.ticket, token))
+                    # It may have given up something stronger, and its owner may wait elsewhere.
+                    todo[place] = None
+                    if self._locks.waits_of(lock.who):
+                        todo.update(dict.fromkeys(self._places_reached(lock.who)))
+
+    def effects(self) -> list[Effect]:
+        """What those who waited are to be told."""
+        return [LocksGranted(session, grants) for session, grants in self._granted.items()]
+
+    def _change(self, place: Place, own: list[LockRecord], after: list[LockRecord]) -> None:
+        self._locks.change(own, after)
+        others = {*self.held(place)}.difference(own)
+        self._held[place] = sorted([*others, *after], key=by_start)
+
+
+def place_of(lock: LockRecord) -> Place:
+    """Where it is."""
+    return Place(lock.inode, lock.kind)
+
+
+def end_locks(locks: Locks, session: int, *, expired: bool, token: int) -> list[Effect]:
+    """All of a session's locks and waits go; what others are to be told.
+
+    Who held an exclusive lock when it expired may still be writing: that is noted.
+    """
+    arbiter = Arbiter(locks)
+    places: set[Place] = set()
+    for lock in locks.waits_in(session):
+        arbiter.drop_wait(lock)
+        places.add(place_of(lock))
+    for inode in locks.inodes_of(session):
+        for kind in LockKind:
+            released = arbiter.release_all(Place(inode, kind), session)
+            if released:
+                places.add(Place(inode, kind))
+            if expired and any(lock.exclusive for lock in released):
+                locks.set_lost(inode, True)
+    arbiter.settle(sorted(places), token)
+    return arbiter.effects()
