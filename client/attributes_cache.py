@@ -54,6 +54,11 @@ class AttributesCache:
                 known.xattrs = {}
                 known.xattrs_complete = False
             known.attributes = attributes
+        if not attributes.has_xattrs:
+            # Nearly all inodes have none: so the kernel's questions for access lists, at each name
+            # of a path, cost nothing.
+            known.xattrs = {}
+            known.xattrs_complete = True
         trust_ms = self._trust.for_age(
             (self._clock.wall_ns() - max(attributes.mtime_ns, attributes.ctime_ns)) // NS_PER_MS
         )

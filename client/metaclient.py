@@ -31,13 +31,15 @@ from ..fs.limits import (
 )
 from ..fs.members import Readdress
 from ..fs.messages.base import METHODS, Message, Notice, Request
-from ..fs.messages.locks import LocksGranted
+from ..fs.messages.locks import LocksGranted, SetLock, Unlock, Withdraw
 from ..fs.messages.meta import (
     Change,
     CloseSession,
     Compound,
     Create,
+    CreateUnnamed,
     Entry,
+    Node,
     Open,
     Release,
 )
@@ -53,6 +55,9 @@ R = TypeVar("R", bound=Message)
 
 MAYBE_DONE = frozenset({Code.TIMED_OUT, Code.DISCONNECTED, Code.NOT_LEADER, Code.UNAVAILABLE})
 """After these, a mutation may have been executed or may yet be."""
+
+PATIENT = (SetLock, Unlock, Withdraw)
+"""No time-out ends these: what became of a lock must be known. Who asks for it has a time-out."""
 
 
 class _Mutation:
@@ -176,7 +181,7 @@ class MetaClient:
         self, request: Request[R], payload: Sequence[Buffer] = (), *, session: int | None = None
     ) -> tuple[R, memoryview]:
         """The reply with its payload, or a final TideError."""
-        if self._timeout_ms is None:
+        if self._timeout_ms is None or isinstance(request, PATIENT):
             return await self._answered(request, payload, session)
         with trio.move_on_after(self._timeout_ms / 1000):
             return await self._answered(request, payload, session)
@@ -250,13 +255,15 @@ class MetaClient:
             self._opens.end_opening()
         return reply, reply_payload
 
-    async def _reopen(self, inode: int) -> None:
-        """Have the leader note, once more, that the inode is open."""
+    async def _reopen(self, inode: int) -> bool:
+        """Have the leader note, once more, that the inode is open; whether it is still there."""
         try:
             await self._repeat(Open(inode, 0), (), None)
         except TideError as error:
             if error.code is not Code.STALE_HANDLE:  # gone meanwhile: its user will be told
                 raise
+            return False
+        return True
 
     async def _repeat(
         self, request: Request[R], payload: Sequence[Buffer], session: int | None
@@ -275,12 +282,13 @@ class MetaClient:
         self, request: Request[R], payload: Sequence[Buffer], session: int | None
     ) -> tuple[R, memoryview]:
         change = await self._take_slot(session)
+        is_there, is_unnamed = True, isinstance(request, CreateUnnamed)
         try:
             answer = await self._carry(change, request, payload, session)
             if change.maybe_done and opens(request):
                 # The answer was kept in the log; that the file is open, in the memory of the
                 # leader that gave it.
-                await self._reopen(_made(answer[0]))
+                is_there = await self._reopen(_made(answer[0]))
         except trio.Cancelled:
             if change.sent and self._nursery is not None and not self._closed:
                 copied = [bytes(buffer) for buffer in payload]
@@ -292,6 +300,10 @@ class MetaClient:
             self._give_back(change)
             raise
         self._give_back(change)
+        if is_unnamed and not is_there:
+            # Without a name, and open to nobody that the new leader knew of, it was reaped. No
+            # application has seen it.
+            return await self._change(request, payload, session)
         return answer
 
     async def _carry(
@@ -405,9 +417,11 @@ def is_change(request: Request[Any]) -> bool:
 
 def opens(request: Request[Any]) -> bool:
     """Whether the server counts an inode as open after this."""
-    return isinstance(request, Open) or (isinstance(request, Create) and request.open)
+    return isinstance(request, Open | CreateUnnamed) or (
+        isinstance(request, Create) and request.open
+    )
 
 
 def _made(reply: object) -> int:
-    assert isinstance(reply, Entry), reply
+    assert isinstance(reply, Entry | Node), reply
     return reply.attributes.inode

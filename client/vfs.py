@@ -17,14 +17,13 @@ file's ``lock`` (see `client/writing.py`). Replies are let into the caches in on
 (`client/vfs_caches.py`), which refuses those that were overtaken.
 """
 
-from .vfs_attributes import AttributeOperations
 from .vfs_caches import Surroundings
 from .vfs_files import FileOperations
 from .vfs_locks import LockOperations
 from .vfs_ranges import RangeOperations
 
 
-class Vfs(FileOperations, RangeOperations, LockOperations, AttributeOperations):
+class Vfs(FileOperations, RangeOperations, LockOperations):
     """One mount's file system."""
 
     async def run(self) -> None:

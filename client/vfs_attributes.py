@@ -1,9 +1,10 @@
-"""Attributes: getattr, setattr, extended attributes, statfs.
+"""Attributes: getattr, setattr, extended attributes, access lists, statfs.
 
-Changes are written through: durable when they return. Access times are kept as they were set
-explicitly; reading a file does not change them (as on a mount with noatime).
+Changes are written through: durable when they return. For what reading does to access times see
+`client/access_times.py`.
 """
 
+from ..fs import acl
 from ..fs.attributes import Kind
 from ..fs.errors import Code, TideError
 from ..fs.limits import FILE_MAX_BYTES, XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES
@@ -20,6 +21,11 @@ from ..fs.messages.meta import (
 from .attributes_cache import Cached
 from .fuse.driver import Known, NewAttributes, Soon
 from .vfs_caches import VfsCaches
+
+CAPABILITY = b"security.capability"
+TIME_MIN_NS = -(1 << 63)
+TIME_MAX_NS = (1 << 63) - 1
+"""Times from 1677 to 2262. What lies beyond becomes that, as on other file systems of Linux."""
 
 
 class AttributeOperations(VfsCaches):
@@ -43,6 +49,7 @@ class AttributeOperations(VfsCaches):
     async def setattr(self, inode: int, new: NewAttributes, handle: int | None) -> Known:
         if new.size is not None and new.size > FILE_MAX_BYTES:
             raise TideError(Code.FILE_TOO_LARGE, f"a size of {new.size} bytes")
+        new = new._replace(atime_ns=_in_range(new.atime_ns), mtime_ns=_in_range(new.mtime_ns))
         request = SetAttributes(inode, *new)
         file = self.files.peek(inode)
         if file is None and new.size is not None:
@@ -60,7 +67,46 @@ class AttributeOperations(VfsCaches):
             self.failed(inode, error)
             raise
         self.absorb(reply.attributes, own=True)
+        if new.mode is not None:
+            self.unlearn(inode, acl.ACCESS)
+        if new.kill_privileges or new.uid is not None or new.gid is not None:
+            self.unlearn(inode, CAPABILITY)
         return self.known(reply.attributes)
+
+    # --- what a write takes away
+
+    def may_have_privileges(self, inode: int) -> bool:
+        """Whether a file has what a write by somebody without CAP_FSETID takes away, as far as is
+        known here. (The kernel says of nearly every write that it is one.)"""
+        cached = self.attributes.get(inode)
+        if cached is None:
+            return True
+        mode = cached.attributes.mode
+        if acl.without_privileges(mode) != mode:
+            return True
+        is_known = cached.xattrs_complete or CAPABILITY in cached.xattrs
+        return not is_known or cached.xattrs.get(CAPABILITY) is not None
+
+    async def kill_privileges(self, inode: int) -> None:
+        """Take it away, if it is there."""
+        known = await self._getattr(inode)
+        mode = known.attributes.mode
+        if acl.without_privileges(mode) == mode and not await self._has_xattr(inode, CAPABILITY):
+            return
+        reply = await self.change(inode, SetAttributes(inode, kill_privileges=True))
+        self.absorb(reply.attributes, own=True)
+        self._keep(inode, reply.attributes.change, CAPABILITY, None)
+        if self.kernel is not None:
+            self.kernel.invalidate_inode(inode, attributes_only=True)
+
+    async def _has_xattr(self, inode: int, name: bytes) -> bool:
+        try:
+            await self._getxattr(inode, name)
+        except TideError as error:
+            if error.code is Code.NO_ATTRIBUTE:
+                return False
+            raise
+        return True
 
     # --- extended attributes
 
@@ -95,14 +141,20 @@ class AttributeOperations(VfsCaches):
         reply = await self.meta.call(ListXattrs(inode))
         return reply.names
 
-    async def setxattr(self, inode: int, name: bytes, value: bytes, flags: int) -> None:
+    async def setxattr(
+        self, inode: int, name: bytes, value: bytes, flags: int, *, kill_set_group_id: bool = False
+    ) -> None:
         if len(name) > XATTR_NAME_MAX_BYTES:
             raise TideError(Code.NO_BUFFER_ROOM, f"an attribute's name of {len(name)} bytes")
         if len(value) > XATTR_VALUE_MAX_BYTES:
             raise TideError(Code.ATTRIBUTE_TOO_LARGE, f"{name!r} with {len(value)} bytes")
-        reply = await self.change(inode, SetXattr(inode, name, value, flags))
+        request = SetXattr(inode, name, value, flags, kill_set_group_id)
+        reply = await self.change(inode, request)
         self.absorb(reply.attributes, own=True)
-        self._keep(inode, reply.attributes.change, name, value)
+        if name in acl.NAMES:
+            self.unlearn(inode, name)  # it may say no more than the mode: then it is not kept
+        else:
+            self._keep(inode, reply.attributes.change, name, value)
 
     async def removexattr(self, inode: int, name: bytes) -> None:
         reply = await self.change(inode, RemoveXattr(inode, name))
@@ -119,10 +171,21 @@ class AttributeOperations(VfsCaches):
         if cached is not None and cached.attributes.change == change:
             cached.xattrs[name] = value
 
+    def unlearn(self, inode: int, name: bytes) -> None:
+        """The server may have changed a value by itself."""
+        cached = self.attributes.get(inode)
+        if cached is not None and cached.attributes.has_xattrs:
+            cached.xattrs.pop(name, None)
+            cached.xattrs_complete = False
+
     # --- the whole file system
 
     async def statfs(self) -> Space:
         return await self.meta.call(GetSpace())
+
+
+def _in_range(time_ns: int | None) -> int | None:
+    return None if time_ns is None else min(max(time_ns, TIME_MIN_NS), TIME_MAX_NS)
 
 
 def _names(cached: Cached) -> list[bytes]:

@@ -12,16 +12,17 @@ from ..fs.attributes import Attributes, Kind
 from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
 from ..fs.limits import FILE_MAX_BYTES
-from ..fs.messages.meta import Create, GetAttributes, Open, SetAttributes
+from ..fs.messages.meta import Create, CreateUnnamed, GetAttributes, Open, SetAttributes
 from .fuse.driver import Caller, Known, Opened, Soon
 from .handles import OpenFile
 from .inodes import File
+from .vfs_attributes import CAPABILITY, AttributeOperations
 from .vfs_names import NameOperations
 
 log = logging.getLogger(__name__)
 
 
-class FileOperations(NameOperations):
+class FileOperations(NameOperations, AttributeOperations):
     """The part of the vfs that deals with the bytes of files."""
 
     # --- open
@@ -54,7 +55,8 @@ class FileOperations(NameOperations):
                 file.store_content(content)
         if reply.attributes.change != change and self.kernel is not None:
             self.kernel.invalidate_inode(inode, attributes_only=True)
-        return await self._truncate_if_asked(file, self._handle(file, flags), flags)
+        opened = self._handle(file, flags)
+        return await self._truncate_if_asked(file, opened, flags, kill_privileges=kill_privileges)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
@@ -70,6 +72,7 @@ class FileOperations(NameOperations):
             0,
             exclusive=exclusive,
             open=True,
+            umask=caller.umask,
         )
         reply = await self.change(parent, request)
         self.meta.opened(reply.attributes.inode)
@@ -81,7 +84,20 @@ class FileOperations(NameOperations):
     async def tmpfile(
         self, parent: int, mode: int, flags: int, caller: Caller
     ) -> tuple[Known, Opened]:
-        raise TideError(Code.NOT_SUPPORTED, "O_TMPFILE")
+        """O_TMPFILE: no other mount can find it before it gets a name, which O_EXCL rules out."""
+        request = CreateUnnamed(
+            parent,
+            mode,
+            caller.uid,
+            caller.gid,
+            caller.umask,
+            linkable=not flags & os.O_EXCL,
+        )
+        reply = await self.change(parent, request)
+        self.meta.opened(reply.attributes.inode)
+        self.absorb(reply.attributes, own=True)
+        opened = self._handle(self._opened(reply.attributes), flags)
+        return self.known(reply.attributes), opened
 
     def _is_open(self, inode: int) -> bool:
         file = self.files.peek(inode)
@@ -99,15 +115,21 @@ class FileOperations(NameOperations):
         handle = self.open_files.add(OpenFile(file, append=bool(flags & os.O_APPEND)))
         return Opened(handle, keep_cache, mode.direct_io)
 
-    async def _truncate_if_asked(self, file: File, opened: Opened, flags: int) -> Opened:
-        if flags & os.O_TRUNC and file.size:
+    async def _truncate_if_asked(
+        self, file: File, opened: Opened, flags: int, *, kill_privileges: bool = False
+    ) -> Opened:
+        kills = kill_privileges and self.may_have_privileges(file.inode)
+        if flags & os.O_TRUNC and (file.size or kills):
+            request = SetAttributes(file.inode, size=0, kill_privileges=kills)
             try:
-                reply = await self.writer.set_attributes(file, SetAttributes(file.inode, size=0))
+                reply = await self.writer.set_attributes(file, request)
             except BaseException:
                 self.open_files.pop(opened.handle)
                 self._released(file)
                 raise
             self.absorb(reply.attributes, own=True)
+            if kills:
+                self.unlearn(file.inode, CAPABILITY)
         return opened
 
     # --- read and write
@@ -138,11 +160,20 @@ class FileOperations(NameOperations):
             raise TideError(Code.FILE_TOO_LARGE, f"a write at {offset}")
         if not len(data):
             return 0
+        if kill_privileges and self.may_have_privileges(file.inode):
+            return self._write_without_privileges(handle, offset, data, append)
         if self.mode.write_through:
             return self._write_through(opened, offset, data)
         if file.failure is not None or not self.writer.has_room(len(data)):
             return self._write_later(file, offset, data)
         return self._write_now(file, offset, data)
+
+    async def _write_without_privileges(
+        self, handle: int, offset: int, data: Buffer, append: bool | None
+    ) -> int:
+        await self.kill_privileges(self.open_files.get(handle).file.inode)
+        written = self.write(handle, offset, data, append=append)
+        return written if isinstance(written, int) else await written
 
     def _write_now(self, file: File, offset: int, data: Buffer) -> int:
         file.write(offset, data, self.clock.wall_ns())
@@ -171,14 +202,7 @@ class FileOperations(NameOperations):
     async def _commit_write(self, file: File, offset: int, data: Buffer) -> None:
         await self.writer.wait_room(len(data))
         file.write(offset, data, self.clock.wall_ns())
-        try:
-            await self.writer.flush(file)
-        except TideError:
-            await self.writer.give_up(file)
-            raise
-        finally:
-            if not self.mode.cache_data:
-                file.drop_clean(keep_unsynced=True)
+        await self.write_out(file)
 
     # --- the end
 

@@ -69,16 +69,7 @@ class NameOperations(VfsCaches):
     def _made(self, parent: int, name: bytes, reply: Entry) -> Known:
         """A name was made by us."""
         self.absorb(reply.parent, own=True)
-        known = self._learned(parent, name, reply)
-        if reply.attributes.kind is not Kind.FILE or reply.attributes.size == 0:
-            self._without_xattrs(reply.attributes)
-        return known
-
-    def _without_xattrs(self, attributes: Attributes) -> None:
-        """A new inode has no extended attributes. (The kernel asks for one before each write.)"""
-        cached = self.attributes.get(attributes.inode)
-        if cached is not None and cached.attributes.change == 1:
-            cached.xattrs_complete = True
+        return self._learned(parent, name, reply)
 
     def forget(self, inodes: object) -> None:
         """Nothing is counted here: the caches are bounded by themselves."""
@@ -90,13 +81,22 @@ class NameOperations(VfsCaches):
     ) -> Known:
         _check_name(name)
         request = Create(
-            parent, name, kind, mode, caller.uid, caller.gid, device, exclusive=True, open=False
+            parent,
+            name,
+            kind,
+            mode,
+            caller.uid,
+            caller.gid,
+            device,
+            exclusive=True,
+            open=False,
+            umask=caller.umask,
         )
         return self._made(parent, name, await self.change(parent, request))
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Known:
         _check_name(name)
-        request = MakeDirectory(parent, name, mode, caller.uid, caller.gid)
+        request = MakeDirectory(parent, name, mode, caller.uid, caller.gid, caller.umask)
         reply = await self.change(parent, request)
         known = self._made(parent, name, reply)
         self.names.put(reply.attributes.inode, b"..", parent, reply.attributes.data_version)
@@ -176,14 +176,12 @@ class NameOperations(VfsCaches):
         exchanged = displaced if flags & RenameFlags.EXCHANGE or both_stay else None
         if displaced is not None and exchanged is None:
             self._lost_name(displaced)
+        stays = exchanged or reply.whiteout
         self.names.put(
-            parent,
-            name,
-            ABSENT if exchanged is None else exchanged.inode,
-            reply.parent.data_version,
+            parent, name, ABSENT if stays is None else stays.inode, reply.parent.data_version
         )
         self.names.put(new_parent, new_name, moved, reply.new_parent.data_version)
-        for attributes in (reply.attributes, exchanged):
+        for attributes in (reply.attributes, stays):
             if attributes is not None:
                 self.absorb(attributes, own=True)
                 if attributes.kind is Kind.DIRECTORY and parent != new_parent:

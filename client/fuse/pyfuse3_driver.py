@@ -136,7 +136,7 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = True
     enable_writeback_cache = False
-    enable_acl = False
+    enable_acl = True
 
     def __init__(self, file_system: FileSystem) -> None:
         super().__init__()
@@ -202,9 +202,7 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
-        # NOREPLACE and EXCHANGE have the same numbers on both sides: renameat2(2)'s.
-        if flags & ~(pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE):
-            raise pyfuse3.FUSEError(errno.EINVAL)
+        # The flags have the same numbers on both sides: renameat2(2)'s.
         await _settled(
             self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
         )
@@ -249,14 +247,12 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         # The kernel asks for security.capability before every write(2): the vfs answers from
         # what it has cached.
-        _refuse_system_xattr(name)
         return bytes(await _settled(self._vfs.getxattr(inode, name)))
 
     @_translated
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        _refuse_system_xattr(name)
         await _settled(self._vfs.setxattr(inode, name, value, 0))
 
     @_translated
@@ -265,7 +261,6 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        _refuse_system_xattr(name)
         await _settled(self._vfs.removexattr(inode, name))
 
     # --- files ---------------------------------------------------------------------------
@@ -345,12 +340,6 @@ class Operations(pyfuse3.Operations):
     @_translated
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         await _settled(self._vfs.fsyncdir(fh))
-
-
-def _refuse_system_xattr(name: bytes) -> None:
-    """POSIX access lists (system.posix_acl_*) are not enforced, so they are not stored either."""
-    if name.startswith(b"system."):
-        raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
 
 
 def _bare_directory(inode: int) -> pyfuse3.EntryAttributes:
