@@ -30,7 +30,7 @@ from ..fs.limits import (
     WRITE_TIMEOUT_MS,
 )
 from ..fs.messages.base import Message, Request
-from ..fs.messages.chunk import ReadChunk, SyncChunk, WriteChunk
+from ..fs.messages.chunk import CloneChunk, ReadChunk, SyncChunk, WriteChunk
 from ..fs.messages.meta import ReportFailure
 from ..fs.messages.places import ChunkPlace, ServerPlace
 from ..fs.ports import Ports
@@ -122,12 +122,14 @@ class ChunkClient:
 
     # --- writing -------------------------------------------------------------------------
 
-    async def write(self, place: ChunkPlace, offset: int, buffers: Sequence[Buffer]) -> None:
+    async def write(
+        self, place: ChunkPlace, offset: int, buffers: Sequence[Buffer], fence: int = 0
+    ) -> None:
         """All replicas have the bytes, in their page caches."""
         if not place.replicas:
             raise TideError(Code.UNAVAILABLE, f"chunk {place.handle:x} has no replica at present")
         primary, *chain = place.replicas
-        request = WriteChunk(place.handle, place.version, offset, place.fresh, 0, chain)
+        request = WriteChunk(place.handle, place.version, offset, place.fresh, 0, chain, fence)
         self._sequence += 1
         mutation = Mutation(self._metaservers.session, 0, self._sequence)
         try:
@@ -173,6 +175,29 @@ class ChunkClient:
                 raise lost[0]
             await self._report(place, "sync", failures)
 
+    async def clone(self, place: ChunkPlace, source: ChunkPlace, length: int) -> None:
+        """All replicas of ``place`` have it, on stable storage. Nothing is sent twice: a repetition
+        that is late would replace what was written since."""
+        if not place.replicas:
+            raise TideError(Code.UNAVAILABLE, f"chunk {place.handle:x} has no replica at present")
+        request = CloneChunk(
+            place.handle, place.version, source.handle, source.version, length, source.replicas
+        )
+        failures: list[TideError] = []
+
+        async def clone_on(replica: ServerPlace) -> None:
+            try:
+                await self._exchange(replica, request, timeout_ms=SYNC_TIMEOUT_MS, broken_max=0)
+            except TideError as error:
+                self._note(replica, error)
+                failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for replica in place.replicas:
+                nursery.start_soon(clone_on, replica)
+        if failures:
+            raise failures[0]
+
     async def _report(self, place: ChunkPlace, what: str, failures: dict[int, TideError]) -> None:
         """Tell the metaserver, then fail."""
         for server, error in failures.items():
@@ -192,6 +217,7 @@ class ChunkClient:
         mutation: Mutation | None = None,
         *,
         timeout_ms: int,
+        broken_max: int = 1,
     ) -> memoryview:
         """The reply's payload. Once more when the connection broke; patient with BUSY."""
         backoff = Backoff(self._ports.randomness, max_ms=BACKOFF_MAX_MS)
@@ -207,7 +233,7 @@ class ChunkClient:
                 busy += error.code is Code.BUSY
                 if error.code not in (Code.DISCONNECTED, Code.BUSY):
                     raise
-                if broken > 1 or busy > BUSY_TRIES:
+                if broken > broken_max or busy > BUSY_TRIES:
                     raise
                 await trio.sleep(backoff.next_ms(error.delay_ms) / 1000)
             else:

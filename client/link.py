@@ -5,8 +5,8 @@ again (ResumeSession, which says what the session holds), or opens a new one whe
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
@@ -14,12 +14,13 @@ from ..fs.backoff import Backoff
 from ..fs.errors import Code, TideError
 from ..fs.leader_search import LeaderSearch
 from ..fs.leader_watch import Leader
-from ..fs.limits import SESSION_KEEPALIVE_MS
+from ..fs.limits import CALL_TIMEOUT_MS, SESSION_KEEPALIVE_MS
 from ..fs.members import Members, Readdress
+from ..fs.messages.base import Request
 from ..fs.messages.hello import ANY_CLUSTER, CLIENT
-from ..fs.messages.meta import KeepAlive, OpenSession
+from ..fs.messages.meta import Alive, KeepAlive, OpenSession
 from ..fs.ports import Ports
-from ..fs.rpc import Identity, Peer, no_requests
+from ..fs.rpc import Identity, Incoming, Peer
 from .session import OpenInodes, Session, resumption
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ HOPELESS = frozenset(
     {Code.WRONG_CLUSTER, Code.WRONG_PROTOCOL, Code.WRONG_ROLE, Code.INVALID, Code.BAD_CONFIG}
 )
 """From every address at the first try: no retry will help."""
+
+NS_PER_MS = 1_000_000
 
 SHORT_MS = 1_000
 """A link that did not live longer than that is no reason to search without a pause."""
@@ -56,8 +59,24 @@ class Link:
         self.ended.set()
 
 
+class LinkEvents(Protocol):
+    """What the keeper tells, at once: none of these waits."""
+
+    def linked(self) -> None:
+        """There is a new link. What was told on the one before may have been missed."""
+        ...
+
+    def expired(self, session: int) -> None:
+        """That session is over, and all that it held."""
+        ...
+
+    def told(self, request: Request[Any]) -> None:
+        """A metaserver has sent a notice, or a request: UNKNOWN_METHOD for what is neither."""
+        ...
+
+
 class LinkKeeper:
-    """Keeps the link. ``on_link`` is called whenever there is a new one."""
+    """Keeps the link, and tells ``events``."""
 
     def __init__(
         self,
@@ -65,18 +84,20 @@ class LinkKeeper:
         addresses: Sequence[str],
         who: Who,
         opens: OpenInodes,
-        on_link: Callable[[], object],
+        events: LinkEvents,
         readdress: Readdress | None = None,
     ) -> None:
         self.session: Session | None = None
         """The one that is alive, as far as is known."""
         self.session_id = 0
         """Of the latest one."""
+        self.lease_until_ns = 0
+        """Until then the session lives, whatever happens; by this machine's monotonic clock."""
         self._ports = ports
         self._members = Members(addresses, who.host)
         self._who = who
         self._opens = opens
-        self._on_link = on_link
+        self._events = events
         self._readdress = readdress
         self._search: LeaderSearch | None = None
         self._link: Link | None = None
@@ -120,7 +141,7 @@ class LinkKeeper:
             self._ports,
             Identity(ANY_CLUSTER, CLIENT, 0),
             self._members,
-            no_requests,
+            self._handle,
             nursery,
             self._give_up_if_hopeless,
             self._readdress,
@@ -136,13 +157,16 @@ class LinkKeeper:
             began_ns = self._ports.clock.monotonic_ns()
             nursery.start_soon(_end_with_peer, link)
             self._waiters.unpark_all()
-            self._on_link()
+            self._events.linked()
             await self._keep_alive(link)
             peer = None if link.peer.closed else link.peer
             if self._ports.clock.monotonic_ns() - began_ns < SHORT_MS * 10**6:
                 await trio.sleep(pace.next_ms() / 1000)
             else:
                 pace.reset()
+
+    def _handle(self, incoming: Incoming) -> None:
+        self._events.told(incoming.request)
 
     async def _find_link(self, search: LeaderSearch, peer: Peer | None) -> Link:
         """A link on ``peer`` if there is one that lives, else on whoever leads."""
@@ -163,9 +187,11 @@ class LinkKeeper:
             if self.session is None:
                 self._nonce = self._nonce or self._ports.randomness.bytes(16)
                 request = OpenSession(self._nonce, self._who.host, self._who.pid)
+                asked_ns = self._ports.clock.monotonic_ns()
                 opened = await peer.call(request)
                 self._nonce = b""
                 self.session = Session(opened.session, opened.slots)
+                self.lease_until_ns = asked_ns + opened.lease_ms * NS_PER_MS
                 self._keepalive_ms = min(SESSION_KEEPALIVE_MS, max(opened.lease_ms // 3, 1))
                 self._opens.forget_closed()
                 if not self._opens.all():
@@ -173,7 +199,7 @@ class LinkKeeper:
             session = self.session
             try:
                 for piece in resumption(session, self._opens.all()):
-                    await peer.call(piece)
+                    await self._alive(session, peer.call(piece))
             except TideError as error:
                 if error.code is not Code.SESSION_EXPIRED:
                     raise
@@ -186,8 +212,24 @@ class LinkKeeper:
         if self.session is session:
             log.warning("session %d has expired", session.id)
             self.session = None
+            self.lease_until_ns = 0
+            self._events.expired(session.id)
         if self._link is not None and self._link.session is session:
             self._link.ended.set()
+
+    async def renew(self, link: Link, timeout_ms: int = CALL_TIMEOUT_MS) -> None:
+        """Renew the lease of a link's session. SESSION_EXPIRED when it is over, and what else may
+        befall a request."""
+        await self._alive(
+            link.session, link.peer.call(KeepAlive(link.session.id), timeout_ms=timeout_ms)
+        )
+
+    async def _alive(self, session: Session, answer: Awaitable[Alive]) -> None:
+        """Wait for the answer to what is asked now, and note for how long the session lives."""
+        asked_ns = self._ports.clock.monotonic_ns()
+        lease_ms = (await answer).lease_ms
+        if self.session is session:
+            self.lease_until_ns = max(self.lease_until_ns, asked_ns + lease_ms * NS_PER_MS)
 
     async def _keep_alive(self, link: Link) -> None:
         """Return when the link has ended."""
@@ -196,7 +238,7 @@ class LinkKeeper:
                 await link.ended.wait()
                 return
             try:
-                await link.peer.call(KeepAlive(link.session.id), timeout_ms=self._keepalive_ms)
+                await self.renew(link, self._keepalive_ms)
             except TideError as error:
                 if error.code is Code.SESSION_EXPIRED:
                     self.expire(link.session)

@@ -10,9 +10,26 @@ from typing import Protocol, TypeVar
 
 from ..fs.codec import Buffer
 from ..fs.messages.base import Message, Request
+from ..fs.messages.locks import LocksGranted
 from ..fs.messages.places import ChunkPlace
 
 R = TypeVar("R", bound=Message)
+
+
+class SessionEvents(Protocol):
+    """What happens to the session, told at once: none of these waits."""
+
+    def linked(self) -> None:
+        """There is a new connection: notices may have been missed."""
+        ...
+
+    def expired(self, session: int) -> None:
+        """That session is over, and with it all its locks; there will be another one."""
+        ...
+
+    def granted(self, notice: LocksGranted) -> None:
+        """Locks that were waited for."""
+        ...
 
 
 class MetaServers(Protocol):
@@ -32,13 +49,32 @@ class MetaServers(Protocol):
         void, and files that it had open may be gone."""
         ...
 
-    async def call(self, request: Request[R], payload: Sequence[Buffer] = ()) -> R:
+    @property
+    def lease_until_ns(self) -> int:
+        """Until then, by the monotonic clock, the session cannot have expired."""
+        ...
+
+    def listen(self, events: SessionEvents) -> None:
+        """Tell ``events`` from now on, and nobody else."""
+        ...
+
+    async def renew(self, session: int) -> None:
+        """Return when that session is known to live, with a new lease; SESSION_EXPIRED."""
+        ...
+
+    async def call(
+        self, request: Request[R], payload: Sequence[Buffer] = (), *, session: int | None = None
+    ) -> R:
         """The reply to ``request``, or a final TideError. Buffers of ``payload`` must not change
-        before this returns."""
+        before this returns.
+
+        ``session``: in that session or not at all. What was decided under its locks must not be
+        done by a later one; SESSION_EXPIRED also when nothing was sent. On a soft mount, requests
+        for locks end in no time-out."""
         ...
 
     async def exchange(
-        self, request: Request[R], payload: Sequence[Buffer] = ()
+        self, request: Request[R], payload: Sequence[Buffer] = (), *, session: int | None = None
     ) -> tuple[R, memoryview]:
         """As ``call``, with the reply's payload."""
         ...
@@ -71,8 +107,11 @@ class ChunkServers(Protocol):
         """Exactly ``length`` bytes, zeros behind the chunk's end; every replica is tried."""
         ...
 
-    async def write(self, place: ChunkPlace, offset: int, buffers: Sequence[Buffer]) -> None:
+    async def write(
+        self, place: ChunkPlace, offset: int, buffers: Sequence[Buffer], fence: int = 0
+    ) -> None:
         """All replicas have the bytes. A ``fresh`` place makes the chunk where there is none.
+        ``fence``: see WriteChunk; FENCED.
 
         REPLICA_FAILED after the failure was reported to the metaserver. The buffers must not
         change before this returns, nor ever when it fails.
@@ -86,4 +125,9 @@ class ChunkServers(Protocol):
         OUT_OF_ORDER when every replica crashed since then and may have lost some of it.
         REPLICA_FAILED, for other failures, after they were reported to the metaserver.
         """
+        ...
+
+    async def clone(self, place: ChunkPlace, source: ChunkPlace, length: int) -> None:
+        """The fresh chunk ``place`` has the first ``length`` bytes of another one, on stable
+        storage on each of its replicas. When it fails, some may be about to have it."""
         ...

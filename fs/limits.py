@@ -42,12 +42,15 @@ INLINE_MAX_BYTES = 8 * KIB
 FILE_MAX_BYTES = 1 << 53
 LOCK_END = 1 << 63  # the end of a lock that reaches to wherever the file may grow
 READDIR_ENTRIES_MAX = 1_024
+NAMES_LOOKED_AT_MAX = 1_024  # by one FindNames: some milliseconds of the leader's time
 
 # Locks. A grant can split what its owner held, so there may be some more than these.
 LOCKS_PER_INODE_MAX = 8_192  # of one kind
 LOCK_WAITS_PER_INODE_MAX = 1_024  # of one kind
 LOCKS_PER_SESSION_MAX = 32_768  # held, and waited for
 LOCKS_LISTED_MAX = 2_048  # in one answer
+LOCK_ASK_AGAIN_MS = 3_000  # who waits for a lock asks how it stands: a notice may be lost
+APPEND_TURN_MS = 50  # so long a mount keeps its turn to append to a file, if nobody else waits
 
 # Chunks.
 CHUNK_BYTES = 64 * MIB

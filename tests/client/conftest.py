@@ -18,6 +18,7 @@ from tidefs.fs.codec import pack, unpack
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import KIB
 from tidefs.fs.messages import meta
+from tidefs.fs.messages.base import Done
 from tidefs.fs.messages.places import ChunkPlace, ServerPlace
 from tidefs.metaserver.check import check
 from tidefs.metaserver.effects import ChunksDropped
@@ -63,6 +64,7 @@ class Weather:
         self.slowest_s = 0.01
         self.write_failures = []  # errors for the next writes, None: let it pass
         self.sync_failures = []
+        self.clone_failures = []
         self.read_failures = []
         self.call_failures = {}  # request class -> errors for the next calls
         self.lost_write_acknowledgements = 0
@@ -86,6 +88,7 @@ class FakeCluster:
         self.calls = []
         self.writes = []  # (handle, offset, bytes)
         self.syncs = []
+        self.clones = []  # (source, handle, length)
         self.garbage_stays = False
         self.place = ServerPlace(1, "here", ["unix:/nowhere"])
         self.sessions = 0
@@ -195,10 +198,25 @@ class FakeMeta:
         self.session = cluster.open_session()
         self.held = {}
         self.reservations = set()
+        self.events = None
+        self.lease_until_ns = 1 << 62
+
+    def listen(self, events):
+        self.events = events
+
+    async def renew(self, session):
+        await self.cluster.weather.delay()
+        self.check_session(session)
+        self.lease_until_ns = 1 << 62
+
+    def check_session(self, session):
+        if session not in (None, self.session):
+            raise TideError(Code.SESSION_EXPIRED, f"session {session}")
 
     def lose_session(self):
         """The session expired, and there is a new one."""
         cluster = self.cluster
+        self.events.expired(self.session)
         for key in [key for key in cluster.opens if key[0] == self.session]:
             del cluster.opens[key]
         for inode, index, handle in self.reservations:
@@ -208,13 +226,14 @@ class FakeMeta:
         self.session = cluster.open_session()
         cluster.reap()
 
-    async def call(self, request, payload=()):
-        return (await self.exchange(request, payload))[0]
+    async def call(self, request, payload=(), *, session=None):
+        return (await self.exchange(request, payload, session=session))[0]
 
-    async def exchange(self, request, payload=()):
+    async def exchange(self, request, payload=(), *, session=None):
         weather = self.cluster.weather
         self.cluster.calls.append(request)
         await weather.delay()
+        self.check_session(session)
         failures = weather.call_failures.get(type(request))
         if failures:
             failure = failures.pop(0)
@@ -243,6 +262,8 @@ class FakeMeta:
             meta.GetXattr: lambda *which: meta.Value(state.xattr(*which)),
             meta.GetSpace: lambda: meta.Space(1 << 40, 1 << 39, 10),
             meta.GetLayout: lambda *_: self.layout(request),
+            meta.GetExtents: state.extents,
+            meta.ReportFailure: self.report_failure,
         }
         return simple[type(request)](*unpack(pack(request))), b""
 
@@ -273,6 +294,15 @@ class FakeMeta:
                     cluster.chunks[handle].version = version
                 places.append(ChunkPlace(index, handle, version, [cluster.place], True))
         return meta.Layout(cluster.state.attributes(request.inode), places)
+
+    def report_failure(self, handle, version, servers):
+        cluster = self.cluster
+        found = [key for key, reserved in cluster.reserved.items() if reserved == handle]
+        for key in found if not servers else ():
+            assert key[0] == self.session
+            del cluster.reserved[key]
+            cluster.chunks.pop(handle, None)
+        return Done()
 
     def opened(self, inode):
         self.held[inode] = self.held.get(inode, 0) + 1
@@ -314,7 +344,7 @@ class FakeChunks:
         await weather.delay()
         return [piece, bytes(length - len(piece))]
 
-    async def write(self, place, offset, buffers):
+    async def write(self, place, offset, buffers, fence=0):
         cluster, weather = self.cluster, self.cluster.weather
         data = b"".join(buffers)
         end = offset + len(data)
@@ -367,6 +397,29 @@ class FakeChunks:
             raise TideError(Code.STALE_VERSION, f"chunk {place.handle}")
         chunk.synced = bytes(chunk.data)
         cluster.syncs.append(place.handle)
+
+    async def clone(self, place, source, length):
+        cluster, weather = self.cluster, self.cluster.weather
+        await weather.delay()
+        failure = weather.clone_failures.pop(0) if weather.clone_failures else None
+        if failure is not None and not failure.detail.startswith("after"):
+            raise failure
+        found = cluster.chunks.get(source.handle)
+        if found is None:
+            raise TideError(Code.NO_CHUNK, f"chunk {source.handle}")
+        if found.version < source.version:
+            raise TideError(Code.STALE_VERSION, f"chunk {source.handle}")
+        assert place.fresh
+        if place.handle not in cluster.reserved.values():
+            raise TideError(Code.STALE_VERSION, f"chunk {place.handle}")
+        assert place.handle not in cluster.chunks
+        chunk = cluster.chunks[place.handle] = Chunk(place.version)
+        chunk.data[:] = found.data[:length]
+        chunk.synced = bytes(chunk.data)
+        cluster.clones.append((source.handle, place.handle, length))
+        await weather.delay()
+        if failure is not None:
+            raise failure
 
 
 class Kernel:
