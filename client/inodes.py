@@ -51,6 +51,17 @@ class Reservation(NamedTuple):
     session: int  # void when that is over
 
 
+class Loss:
+    """Changes from ``start`` on, made under a lock or turn that is lost: others may have it."""
+
+    __slots__ = ("error", "over", "start")
+
+    def __init__(self, error: TideError, start: int) -> None:
+        self.error = error
+        self.start = start
+        self.over = trio.Event()
+
+
 class File:
     """One file. ``size`` is what an application here sees; ``server_size`` what is committed."""
 
@@ -61,6 +72,16 @@ class File:
         self.appending = trio.Lock()
         self.frozen = 0
         self.failure: TideError | None = None
+        """Writing failed in the background; a flush tries again."""
+        self.given_up: TideError | None = None
+        """Changes were dropped, and nobody was told yet."""
+        self.lost: Loss | None = None
+        """Changes are to be dropped, as soon as nothing of the file is under way."""
+
+        self.locked_in: int | None = None
+        """The session that holds locks on it, if one does: only that one may change it."""
+        self.fence = 0
+        """What its writes carry: the highest token of those locks, or one that replaced it."""
 
         self.size = attributes.size
         self.server_size = attributes.size
@@ -90,6 +111,11 @@ class File:
         self.pushes = trio.lowlevel.ParkingLot()
         self._blocks = blocks
 
+    def check_not_lost(self) -> None:
+        """TideError when its changes must not go out any more."""
+        if self.lost is not None:
+            raise self.lost.error
+
     @property
     def modified(self) -> bool:
         """Whether something waits to be committed."""
@@ -110,7 +136,7 @@ class File:
             size=self.size,
             mtime_ns=mtime_ns,
             ctime_ns=max(attributes.ctime_ns, mtime_ns),
-            stored_bytes=max(attributes.stored_bytes, min(self.size, self.changes.end)),
+            stored_bytes=max(attributes.stored_bytes, min(self.size, self.changes.bytes)),
         )
 
     # --- what a server says
@@ -238,7 +264,7 @@ class File:
         """The file was truncated (or extended) to ``size``: nothing behind it is left."""
         pinned = self.changes.pinned_ranges()
         self.changes.drop(size)
-        self.unsynced.cut(size)
+        self.unsynced.drop(size, FOREVER)
         self.carried.remove(size, FOREVER)
         self._forget_valid(size, FOREVER)
         for start, end in pinned.within(size, FOREVER):
@@ -246,6 +272,16 @@ class File:
         self.size = size
         if not self.changes:
             self.mtime_ns = None
+
+    def punch(self, start: int, end: int) -> None:
+        """The range is a hole on the servers, as of the version that is seen next."""
+        self.unsynced.drop(start, end)
+        self.forget_clean(start, end)
+
+    def forget_clean(self, start: int, end: int) -> None:
+        """Forget bytes of a range that are not changes."""
+        for begin, stop in self.changes.pinned_ranges().gaps(start, end):
+            self._forget_valid(begin, stop)
 
     def drop_clean(self, *, keep_unsynced: bool = False) -> None:
         """Forget all bytes that are not changes, and perhaps were synced."""
@@ -258,19 +294,20 @@ class File:
         for fetch in self.fetches:
             fetch.wanted.clear()
 
-    def drop_changes(self) -> None:
-        """Give up what could not be written; it was reported."""
+    def drop_changes(self, begin: int = 0) -> None:
+        """Give up what could not be written from ``begin`` on; it was reported, or will be."""
         pinned = self.changes.pinned_ranges()
-        self.changes.drop(0)
-        self.carried.clear()
-        self.inline_base = None
-        self.written.clear()
-        self.mtime_ns = None
-        for start, end in pinned:
+        self.changes.drop(begin)
+        if not self.changes:
+            self.carried.clear()
+            self.inline_base = None
+            self.written.clear()
+            self.mtime_ns = None
+        for start, end in pinned.within(begin, FOREVER):
             self.unsynced.ranges.remove(start, end)
             self._forget_valid(start, end)
             self.settle(start, end)
-        self.size = self.server_size
+        self.size = max(self.server_size, self.changes.end)
 
     def forget(self) -> None:
         """Nothing of it is kept."""

@@ -14,7 +14,7 @@ from ..fs.attributes import Attributes
 from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
 from ..fs.limits import CACHE_BLOCK_BYTES, CHUNK_BYTES, READ_AHEAD_BYTES
-from ..fs.messages.meta import GetContent, GetLayout
+from ..fs.messages.meta import Extents, GetContent, GetExtents, GetLayout
 from ..fs.messages.places import ChunkPlace
 from ..fs.ports.clock import Clock
 from .inodes import Fetch, File
@@ -42,6 +42,13 @@ class Shell(NamedTuple):
     absorb: Absorb
     patience_ms: int | None
     """None: a hard mount."""
+
+
+async def extents(shell: Shell, file: File, offset: int) -> Extents:
+    """Where a file has stored bytes, from ``offset`` on, as far as one reply tells."""
+    reply = await shell.meta.call(GetExtents(file.inode, offset))
+    shell.absorb(reply.attributes)
+    return reply
 
 
 class Reader:

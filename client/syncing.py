@@ -18,7 +18,7 @@ from .intervals import Range
 from .layouts import PLACEMENT_ERRORS, question
 from .patience import Patience
 from .pushing import Pusher
-from .reading import Shell
+from .reading import Shell, extents
 from .unsynced import UnsyncedChunk
 
 
@@ -96,9 +96,18 @@ class Syncer:
             file.unsynced.chunks[index] = chunk.at(place)
 
     async def _all_places(self, file: File) -> list[ChunkPlace]:
+        """All chunks of the file; in one that is mostly holes, without asking for each hole."""
         places: list[ChunkPlace] = []
-        last = file.server_size // CHUNK_BYTES
-        first = 0
+        at = 0
+        while at < file.server_size:
+            found = await extents(self._shell, file, at)
+            for start, end in found.ranges:
+                places += await self._places(file, start // CHUNK_BYTES, (end - 1) // CHUNK_BYTES)
+            at = max(found.until, at + 1)
+        return places
+
+    async def _places(self, file: File, first: int, last: int) -> list[ChunkPlace]:
+        places: list[ChunkPlace] = []
         while first <= last:
             count = question(first, last)
             reply = await self._shell.meta.call(GetLayout(file.inode, first, count, False))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ..fs.limits import CHUNK_BYTES
 from ..fs.messages.places import ChunkPlace
-from .intervals import FOREVER, IntervalSet, Range
+from .intervals import IntervalSet, Range
 
 
 class UnsyncedChunk(NamedTuple):
@@ -70,8 +70,9 @@ class Unsynced:
         self.chunks.pop(index, None)
         self.take_ranges(index)
 
-    def cut(self, size: int) -> None:
-        """The file was truncated."""
-        self.ranges.remove(size, FOREVER)
-        for index in [index for index in self.chunks if index * CHUNK_BYTES >= size]:
+    def drop(self, start: int, end: int) -> None:
+        """These bytes are not in the file any more; nor are chunks that lie in the range."""
+        self.ranges.remove(start, end)
+        first, stop = -(-start // CHUNK_BYTES), end // CHUNK_BYTES
+        for index in [index for index in self.chunks if first <= index < stop]:
             del self.chunks[index]

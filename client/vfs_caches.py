@@ -19,7 +19,7 @@ from .attributes_cache import AttributesCache
 from .dentry_cache import DentryCache
 from .fuse.driver import KernelCaches, Known
 from .handles import Handles, OpenDirectory, OpenFile
-from .inodes import Files
+from .inodes import File, Files
 from .modes import Ground, Mode
 from .reading import Reader, Shell
 from .servers import ChunkServers, MetaServers
@@ -57,7 +57,7 @@ class VfsCaches:
         self.files = Files(surroundings.cache_bytes)
         self.open_files: Handles[OpenFile] = Handles()
         self.open_directories: Handles[OpenDirectory] = Handles()
-        shell = Shell(
+        self.shell = Shell(
             surroundings.meta,
             surroundings.chunks,
             surroundings.clock,
@@ -65,8 +65,8 @@ class VfsCaches:
             self.absorb,
             surroundings.patience_ms,
         )
-        self.reader = Reader(shell)
-        self.writer = Writer(shell, self.files)
+        self.reader = Reader(self.shell)
+        self.writer = Writer(self.shell, self.files)
 
     def absorb(self, attributes: Attributes, *, own: bool = False) -> None:
         """Attributes came from a server, ``own``: in the reply to a change that we made.
@@ -106,6 +106,17 @@ class VfsCaches:
         except TideError as error:
             self.failed(inode, error)
             raise
+
+    async def write_out(self, file: File) -> None:
+        """Where each write is committed before it returns: what cannot be is given up, and said."""
+        try:
+            await self.writer.flush(file)
+        except TideError:
+            await self.writer.give_up(file)
+            raise
+        finally:
+            if not self.mode.cache_data:
+                file.drop_clean(keep_unsynced=True)
 
     def failed(self, inode: int, error: TideError) -> None:
         """A request about ``inode`` failed: believe what that tells."""

@@ -15,7 +15,8 @@ time, and a flush or truncation first keeps new ones out (``frozen``) and waits 
 way. No byte is ever in two pushes at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -29,7 +30,7 @@ from ..fs.limits import (
 )
 from ..fs.messages.meta import Node, SetAttributes
 from .committing import Committer
-from .inodes import File, Files
+from .inodes import File, Files, Loss
 from .intervals import Range
 from .patience import Patience
 from .pushing import Pusher
@@ -49,9 +50,9 @@ class Writer:
     def __init__(self, shell: Shell, files: Files) -> None:
         self._shell = shell
         self._files = files
-        self._pusher = Pusher(shell)
-        self._syncer = Syncer(shell, self._pusher)
-        self._committer = Committer(shell, self._pusher)
+        self.pusher = Pusher(shell)
+        self._syncer = Syncer(shell, self.pusher)
+        self._committer = Committer(shell, self.pusher)
         self._busy = 0  # pushes and commits in the background
         self._room = trio.lowlevel.ParkingLot()
         self._pinned_max_bytes = files.blocks.capacity_bytes * 3 // 4
@@ -111,7 +112,7 @@ class Writer:
         """Commit what was pushed, while more is being written."""
         before = file.changes.redone
         try:
-            if await self._pusher.push_head(file):
+            if await self.pusher.push_head(file):
                 if file.leaves_inode:
                     await self._syncer.sync(file)
                 if file.changes.redone == before:
@@ -148,6 +149,9 @@ class Writer:
             await self._flush(file, sync=sync)
         finally:
             file.failure = None
+        told, file.given_up = file.given_up, None
+        if told is not None:
+            raise told
 
     async def _flush(self, file: File, *, sync: bool) -> None:
         async with file.lock, _Frozen(self, file):
@@ -167,7 +171,7 @@ class Writer:
                 if error.code is Code.LAYOUT_CHANGED:
                     await self._committer.reload(file)
                 elif error.code is Code.SESSION_EXPIRED:
-                    self._pusher.redo_all(file)
+                    self.pusher.redo_all(file)
                 else:
                     raise
                 reason = error
@@ -175,6 +179,7 @@ class Writer:
 
     async def _flush_once(self, file: File, *, sync: bool) -> None:
         """Not done yet when something has become dirty again (``changes.redone``)."""
+        file.check_not_lost()
         if file.modified and self._committer.fits_inline(file):
             await self._committer.patch(file)
             return
@@ -189,7 +194,7 @@ class Writer:
         """Push what is dirty now, several pieces at a time."""
         failures: list[TideError] = []
         if file.changes.dirty:
-            await self._pusher.prepare(file)
+            await self.pusher.prepare(file)
 
         async def one(start: int, end: int) -> None:
             try:
@@ -211,20 +216,30 @@ class Writer:
 
     async def _push(self, file: File, start: int, end: int) -> None:
         try:
-            await self._pusher.push(file, start, end)
+            await self.pusher.push(file, start, end)
         except BaseException:
             file.changes.failed(start, end)
             raise
         finally:
             file.pushes.unpark_all()
 
+    @asynccontextmanager
+    async def at_rest(self, file: File) -> AsyncIterator[None]:
+        """All that was written before is committed, and nothing goes out meanwhile: for changes of
+        the file that are made on the servers. What is written meanwhile comes after them."""
+        async with file.lock, _Frozen(self, file):
+            await self._flush_locked(file, sync=False)
+            yield
+        self._room.unpark_all()
+
     async def set_attributes(self, file: File, request: SetAttributes) -> Node:
         """Change a file's size or times, in order with what was written to it."""
         async with file.lock, _Frozen(self, file):
             if request.size is not None:
                 await self._before_resize(file, request.size)
+            file.check_not_lost()
             base = file.version
-            reply = await self._shell.meta.call(request)
+            reply = await self._shell.meta.call(request, session=file.locked_in)
             if request.size is not None:
                 if request.size == 0:
                     self._committer.give_up(file)
@@ -252,12 +267,26 @@ class Writer:
             if size:
                 raise  # on a full disk, a truncation to nothing must work
 
-    async def give_up(self, file: File) -> None:
-        """Drop what is not committed: nobody will ever read it, or it could not be written and
-        that was reported."""
+    async def give_up(self, file: File, start: int = 0) -> None:
+        """Drop what is not committed from ``start`` on: nobody will ever read it, or it could not
+        be written and that was reported."""
         async with file.lock, _Frozen(self, file):
-            self._committer.give_up(file)
+            self._committer.give_up(file, start)
         self._room.unpark_all()
+
+    def lose(self, file: File, error: TideError, start: int = 0) -> None:
+        """What was changed from ``start`` on and is not committed must not be written any more. It
+        will be dropped soon, which ``error`` tells at the next flush."""
+        if file.lost is None and (file.modified or file.reserved):
+            file.lost = Loss(error, start)
+            self._shell.nursery.start_soon(self._drop_lost, file, file.lost)
+
+    async def _drop_lost(self, file: File, loss: Loss) -> None:
+        try:
+            await self.give_up(file, loss.start)
+        finally:
+            file.given_up, file.lost = loss.error, None
+            loss.over.set()
 
     async def quiet(self, file: File) -> None:
         """Wait until no push of the file is under way."""

@@ -216,7 +216,8 @@ class FakeMeta:
     def lose_session(self):
         """The session expired, and there is a new one."""
         cluster = self.cluster
-        self.events.expired(self.session)
+        if self.events is not None:
+            self.events.expired(self.session)
         for key in [key for key in cluster.opens if key[0] == self.session]:
             del cluster.opens[key]
         for inode, index, handle in self.reservations:
@@ -490,6 +491,8 @@ SMALL = {
     "DIRTY_MAX_BYTES": 512 * KIB,
     "READ_AHEAD_BYTES": 256 * KIB,
     "FETCH_MAX_BYTES": 64 * KIB,
+    "EXTENT_CHUNKS_MAX": 2,
+    "CLONE_MIN_BYTES": 64 * KIB,
 }
 
 
