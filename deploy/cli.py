@@ -18,6 +18,8 @@ COMMANDS = {
     "down": (".down", "Stop it"),
     "status": (".status", "Servers, space, copies, and what is wrong"),
     "cluster": (".cluster_commands", "See the group of metaservers; add, remove, replace some"),
+    "locks": (".locks", "Who holds locks on which files, and who waits for them"),
+    "install-helpers": (".install_helpers", "Have mount(8), umount(8) and fstab know TideFS"),
     "metaserver": ("..metaserver.command", "Run one metaserver in the foreground"),
     "chunkserver": ("..chunkserver.command", "Run one chunkserver in the foreground"),
 }

@@ -32,9 +32,7 @@ STATUS_PATIENCE_MS = 3_000
 PATIENCE_MS = 20_000
 """An election takes less than a second; whoever finds no leader for so long says so."""
 SAY_AFTER_MS = 2_000
-_AGAIN = frozenset(
-    {Code.NOT_LEADER, Code.DISCONNECTED, Code.TIMED_OUT, Code.BUSY, Code.UNAVAILABLE}
-)
+AGAIN = frozenset({Code.NOT_LEADER, Code.DISCONNECTED, Code.TIMED_OUT, Code.BUSY, Code.UNAVAILABLE})
 """What an election, a dead leader or another change of members answers: ask again."""
 
 
@@ -182,7 +180,7 @@ class Lookout:
                 try:
                     return await self._while_it_leads(leader, request, timeout_ms, on_look)
                 except TideError as error:
-                    if error.code not in _AGAIN:
+                    if error.code not in AGAIN:
                         raise
                     patience.tried(error)
                 await trio.sleep(LOOK_EVERY_MS / 1000)

@@ -87,9 +87,10 @@ class Names:
             inode, name = unpack(packed)
             yield Listed(keys.last_number(key), name, inode)
 
-    def all(self) -> Iterator[tuple[int, bytes, Dentry]]:
-        """Every (directory, name, what it leads to)."""
-        for key, packed in self._kv.scan(keys.DENTRY):
+    def all(self, directory: int = 0, name: bytes = b"") -> Iterator[tuple[int, bytes, Dentry]]:
+        """Every (directory, name, what it leads to) behind these two, in their order."""
+        after = keys.named(keys.DENTRY, directory, name)
+        for key, packed in self._kv.scan(keys.DENTRY, after):
             yield int.from_bytes(key[1:9], "big"), keys.name_in(key), Dentry(*unpack(packed))
 
     def all_listed(self) -> Iterator[tuple[int, Listed]]:

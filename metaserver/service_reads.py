@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..fs.codec import Buffer
-from ..fs.messages import locks, meta
+from ..fs.messages import locks, meta, names
 from ..fs.messages.base import Message, Request
 from .locks_views import list_locks, lock_in_the_way, session_locks
 from .state import State
@@ -69,6 +69,10 @@ def _list_locks(state: State, request: locks.ListLocks) -> Answer:
     return Answer(list_locks(state.tables, request.inode, request.after, request.count_max))
 
 
+def _find_names(state: State, request: names.FindNames) -> Answer:
+    return Answer(state.find_names(request))
+
+
 READS: dict[type[Request[Any]], Callable[[State, Any], Answer]] = {
     meta.Lookup: _lookup,
     meta.GetAttributes: _get_attributes,
@@ -78,6 +82,7 @@ READS: dict[type[Request[Any]], Callable[[State, Any], Answer]] = {
     meta.GetXattr: _get_xattr,
     meta.GetContent: _get_content,
     meta.GetExtents: _get_extents,
+    names.FindNames: _find_names,
     locks.GetSessionLocks: _get_session_locks,
     locks.TestLock: _test_lock,
     locks.ListLocks: _list_locks,

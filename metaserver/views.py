@@ -1,11 +1,19 @@
 """The reads: what the service answers from the state, in the messages' own terms."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from ..fs.attributes import Attributes, Kind
 from ..fs.errors import Code, TideError
-from ..fs.limits import CHUNK_BYTES, EXTENT_CHUNKS_MAX, READDIR_ENTRIES_MAX
+from ..fs.limits import (
+    CHUNK_BYTES,
+    EXTENT_CHUNKS_MAX,
+    NAME_MAX_BYTES,
+    NAMES_LOOKED_AT_MAX,
+    READDIR_ENTRIES_MAX,
+)
 from ..fs.messages import meta
+from ..fs.messages.names import FindNames, FoundName, FoundNames
 from .chunks import INDEX_END
 from .inodes import Inode
 from .keys import NUMBER_MAX
@@ -68,6 +76,21 @@ class Views:
             attributes = self.tables.inodes.require(listed.inode).attributes()
             entries.append(meta.DirectoryEntry(listed.name, listed.cookie, attributes))
         return meta.Listing(directory.attributes(), entries, end)
+
+    def find_names(self, request: FindNames) -> FoundNames:
+        """What some inodes are called, among the next names of the state."""
+        wanted = frozenset(request.inodes)
+        last = (request.directory, request.name)
+        if not 0 <= request.directory <= NUMBER_MAX or len(request.name) > NAME_MAX_BYTES:
+            raise TideError(Code.INVALID, f"names behind one of directory {request.directory}")
+        found: list[FoundName] = []
+        count = max(1, min(request.count_max, NAMES_LOOKED_AT_MAX))
+        names = self.tables.names.all(*last)
+        for directory, name, dentry in islice(names, count):
+            last = (directory, name)
+            if dentry.inode in wanted:
+                found.append(FoundName(dentry.inode, directory, name))
+        return FoundNames(found, *last, end=next(names, None) is None)
 
     def xattr_names(self, inode: int) -> list[bytes]:
         """The names of an inode's extended attributes, sorted."""
