@@ -6,10 +6,12 @@ from typing import NamedTuple
 import click
 import msgspec
 
+from ..fs.errors import TideError
 from ..fs.limits import LOCK_END
 from ..fs.messages.locks import ListLocks, Lock, LockKind
 from .ask import Asker, asking
-from .paths import inode_at, paths_of
+from .exits import Exit, Failure
+from .paths import NO_SUCH_PATH, inode_at, paths_of
 from .questions import Questions
 from .sources import HELP
 from .target import Target
@@ -63,7 +65,12 @@ def locks(source: str, path: str | None, as_json: bool) -> None:
     async def ask(asker: Asker) -> _Found:
         return await _find(Questions(target.lookout(asker)), path)
 
-    reports = in_reports(*asking(target.cluster_id, ask))
+    try:
+        reports = in_reports(*asking(target.cluster_id, ask))
+    except TideError as error:
+        if error.code in NO_SUCH_PATH:
+            raise Failure(Exit.WRONG, str(error)) from None
+        raise
     if as_json:
         click.echo(json.dumps({"locks": msgspec.to_builtins(reports)}, indent=2))
     else:

@@ -6,18 +6,18 @@ Paths begin at the root of the file system, not at that of this machine.
 import os
 from collections.abc import Iterable
 
-from ..fs.errors import TABLE, Code, TideError
+from ..fs.errors import Code, TideError
 from ..fs.limits import NAMES_LOOKED_AT_MAX
 from ..fs.messages.meta import Lookup
 from ..fs.messages.names import FindNames, FoundName
-from .exits import Exit, Failure
 from .questions import Questions
 
 ROOT = 1
+NO_SUCH_PATH = frozenset({Code.NO_ENTRY, Code.NOT_A_DIRECTORY, Code.NAME_TOO_LONG})
 
 
 async def inode_at(questions: Questions, path: str) -> int:
-    """The inode; links are not followed. Failure(WRONG) when there is none."""
+    """The inode; links are not followed. One of NO_SUCH_PATH when there is none."""
     inode = ROOT
     for name in os.fsencode(path).split(b"/"):
         if name in (b"", b"."):
@@ -25,9 +25,9 @@ async def inode_at(questions: Questions, path: str) -> int:
         try:
             inode = (await questions.ask(Lookup(inode, name))).attributes.inode
         except TideError as error:
-            if error.code in (Code.NO_ENTRY, Code.NOT_A_DIRECTORY, Code.NAME_TOO_LONG):
-                raise Failure(Exit.WRONG, f"{path}: {TABLE[error.code].meaning}") from None
-            raise
+            raise TideError(
+                error.code, path if error.code in NO_SUCH_PATH else error.detail
+            ) from None
     return inode
 
 
