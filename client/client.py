@@ -12,7 +12,7 @@ from .chunkclient import ChunkClient
 from .connections import Connections
 from .link import Who
 from .metaclient import MetaClient
-from .options import MountOptions
+from .options import AccessTimes, MountOptions
 from .vfs import Surroundings, Vfs
 
 
@@ -101,6 +101,9 @@ async def open_client(
             tasks,
             patience_ms=options.timeout_ms,
             cache_bytes=options.cache_bytes,
+            host=identity.host,
+            access_times=AccessTimes.NEVER if options.read_only else options.access_times,
+            directory_access_times=options.directory_access_times,
         )
     )
     tasks.start_soon(vfs.run)

@@ -9,14 +9,31 @@ from .readahead import ReadAhead
 
 
 class OpenFile:
-    """One open(2)."""
+    """One open(2). ``lost``: locks on the file were lost while it was open, so whoever has it open
+    may believe what is not true. ``direct``: the kernel keeps no pages of it."""
 
-    __slots__ = ("append", "file", "read_ahead")
+    __slots__ = ("append", "direct", "file", "lost", "read_ahead", "read_at_change", "unseen")
 
-    def __init__(self, file: File, *, append: bool) -> None:
+    def __init__(
+        self, file: File, *, append: bool, direct: bool = False, unseen: bool = False
+    ) -> None:
         self.file = file
         self.append = append
+        self.direct = direct
+        self.lost = False
+        self.unseen = unseen  # reading changes no atime (O_NOATIME)
+        self.read_at_change = -1  # the ``change`` of the file at which it was last noted as read
         self.read_ahead = ReadAhead()
+
+
+    def check_not_lost(self) -> None:
+        """EIO for whoever may believe to hold a lock that is lost."""
+        if self.lost:
+            raise TideError(
+                Code.DEVICE_ERROR,
+                f"inode {self.file.inode}: locks on it were lost with an earlier session of this"
+                " mount; close it, and open it again",
+            )
 
 
 class OpenDirectory:
@@ -61,6 +78,9 @@ class Handles(Generic[H]):
         self._next += 1
         self._open[handle] = opened
         return handle
+
+    def all(self) -> list[H]:
+        return list(self._open.values())
 
     def get(self, handle: int) -> H:
         """What is open under the number; STALE_HANDLE when nothing is."""

@@ -17,6 +17,9 @@ file's ``lock`` (see `client/writing.py`). Replies are let into the caches in on
 (`client/vfs_caches.py`), which refuses those that were overtaken.
 """
 
+import trio
+
+from ..fs.limits import READINGS_BATCH_MS
 from .vfs_caches import Surroundings
 from .vfs_files import FileOperations
 from .vfs_locks import LockOperations
@@ -27,8 +30,12 @@ class Vfs(FileOperations, RangeOperations, LockOperations):
     """One mount's file system."""
 
     async def run(self) -> None:
-        """Flush what has been dirty for long, until cancelled."""
-        await self.writer.flush_forever()
+        """Flush what has been dirty for long, and tell of readings, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.writer.flush_forever)
+            while True:
+                await trio.sleep(READINGS_BATCH_MS / 1000)
+                await self.tell_readings()
 
 
 __all__ = ["Surroundings", "Vfs"]

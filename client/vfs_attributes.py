@@ -4,15 +4,25 @@ Changes are written through: durable when they return. For what reading does to 
 `client/access_times.py`.
 """
 
+import logging
+
+import msgspec
+
 from ..fs import acl
-from ..fs.attributes import Kind
+from ..fs.attributes import Attributes, Kind
 from ..fs.errors import Code, TideError
-from ..fs.limits import FILE_MAX_BYTES, XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES
+from ..fs.limits import (
+    FILE_MAX_BYTES,
+    READINGS_MAX,
+    XATTR_NAME_MAX_BYTES,
+    XATTR_VALUE_MAX_BYTES,
+)
 from ..fs.messages.meta import (
     GetAttributes,
     GetSpace,
     GetXattr,
     ListXattrs,
+    NoteReadings,
     RemoveXattr,
     SetAttributes,
     SetXattr,
@@ -20,7 +30,9 @@ from ..fs.messages.meta import (
 )
 from .attributes_cache import Cached
 from .fuse.driver import Known, NewAttributes, Soon
-from .vfs_caches import VfsCaches
+from .vfs_locks import FENCE_XATTR, LockOperations
+
+log = logging.getLogger(__name__)
 
 CAPABILITY = b"security.capability"
 TIME_MIN_NS = -(1 << 63)
@@ -28,7 +40,7 @@ TIME_MAX_NS = (1 << 63) - 1
 """Times from 1677 to 2262. What lies beyond becomes that, as on other file systems of Linux."""
 
 
-class AttributeOperations(VfsCaches):
+class AttributeOperations(LockOperations):
     """The part of the vfs that deals with single inodes, but for their bytes."""
 
     def getattr(self, inode: int, handle: int | None) -> Soon[Known]:
@@ -49,6 +61,8 @@ class AttributeOperations(VfsCaches):
     async def setattr(self, inode: int, new: NewAttributes, handle: int | None) -> Known:
         if new.size is not None and new.size > FILE_MAX_BYTES:
             raise TideError(Code.FILE_TOO_LARGE, f"a size of {new.size} bytes")
+        if new.atime_ns is not None or new.atime_now:
+            self.readings.drop(inode)
         new = new._replace(atime_ns=_in_range(new.atime_ns), mtime_ns=_in_range(new.mtime_ns))
         request = SetAttributes(inode, *new)
         file = self.files.peek(inode)
@@ -72,6 +86,33 @@ class AttributeOperations(VfsCaches):
         if new.kill_privileges or new.uid is not None or new.gid is not None:
             self.unlearn(inode, CAPABILITY)
         return self.known(reply.attributes)
+
+    # --- readings
+
+    def was_read(self, inode: int) -> None:
+        """Its atime changes, if that tells something. Costs nothing but memory."""
+        cached = self.attributes.get(inode)
+        if cached is not None:
+            self.readings.note(self.known(cached.attributes).attributes, self.clock.wall_ns())
+
+    async def tell_readings(self) -> None:
+        """Tell the metaservers of all readings so far. What cannot be told is dropped."""
+        while batch := self.readings.take(READINGS_MAX, self._attributes_of):
+            try:
+                await self.meta.call(NoteReadings(batch))
+            except TideError as error:
+                log.debug("%d readings change no atime: %s", len(batch), error)
+                continue
+            for reading in batch:
+                cached = self.attributes.get(reading.inode)
+                if cached is not None and cached.attributes.change == reading.change:
+                    cached.attributes = msgspec.structs.replace(
+                        cached.attributes, atime_ns=reading.atime_ns
+                    )
+
+    def _attributes_of(self, inode: int) -> Attributes | None:
+        cached = self.attributes.get(inode)
+        return None if cached is None else cached.attributes
 
     # --- what a write takes away
 

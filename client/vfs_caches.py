@@ -7,6 +7,7 @@ together, so they never tell different stories.
 
 from typing import NamedTuple, TypeVar
 
+import msgspec
 import trio
 
 from ..fs.attributes import Attributes, Kind
@@ -15,12 +16,14 @@ from ..fs.limits import CACHE_BYTES
 from ..fs.messages.base import Message
 from ..fs.messages.meta import Change
 from ..fs.ports.clock import Clock
+from .access_times import Readings
 from .attributes_cache import AttributesCache
 from .dentry_cache import DentryCache
 from .fuse.driver import KernelCaches, Known
 from .handles import Handles, OpenDirectory, OpenFile
 from .inodes import File, Files
 from .modes import Ground, Mode
+from .options import AccessTimes
 from .reading import Reader, Shell
 from .servers import ChunkServers, MetaServers
 from .writing import Writer
@@ -40,6 +43,10 @@ class Surroundings(NamedTuple):
     patience_ms: int | None = None
     """None: wait for servers as long as it takes (a hard mount)."""
     cache_bytes: int = CACHE_BYTES
+    host: str = ""
+    """This machine's name: of processes elsewhere, the pid means nothing here."""
+    access_times: AccessTimes = AccessTimes.RELATIVE
+    directory_access_times: bool = True
 
 
 class VfsCaches:
@@ -52,9 +59,13 @@ class VfsCaches:
         self.mode = surroundings.mode
         self.meta = surroundings.meta
         self.clock = surroundings.clock
+        self.host = surroundings.host
         self.attributes = AttributesCache(surroundings.clock, self.mode.attributes)
         self.names = DentryCache()
         self.files = Files(surroundings.cache_bytes)
+        self.readings = Readings(
+            surroundings.access_times, directories=surroundings.directory_access_times
+        )
         self.open_files: Handles[OpenFile] = Handles()
         self.open_directories: Handles[OpenDirectory] = Handles()
         self.shell = Shell(
@@ -94,6 +105,9 @@ class VfsCaches:
             file = self.files.peek(inode)
             if file is not None:
                 attributes = file.merged(attributes)
+        read_ns = self.readings.atime_ns(inode)
+        if read_ns is not None:
+            attributes = msgspec.structs.replace(attributes, atime_ns=read_ns)
         entry_trust_ms = 0
         if parent is not None and self.mode.entries.ground is not Ground.NEVER:
             entry_trust_ms = self.attributes.trust_ms(parent)
@@ -106,6 +120,12 @@ class VfsCaches:
         except TideError as error:
             self.failed(inode, error)
             raise
+
+    def usable(self, handle: int) -> OpenFile:
+        """What is open under the number; EIO when locks were lost under it."""
+        opened = self.open_files.get(handle)
+        opened.check_not_lost()
+        return opened
 
     async def write_out(self, file: File) -> None:
         """Where each write is committed before it returns: what cannot be is given up, and said."""

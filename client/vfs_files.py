@@ -8,21 +8,23 @@ its bytes as long as a session has it open.
 import logging
 import os
 
+import trio
+
 from ..fs.attributes import Attributes, Kind
 from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
-from ..fs.limits import FILE_MAX_BYTES
+from ..fs.limits import FILE_MAX_BYTES, READINGS_AT_END_MS
 from ..fs.messages.meta import Create, CreateUnnamed, GetAttributes, Open, SetAttributes
 from .fuse.driver import Caller, Known, Opened, Soon
 from .handles import OpenFile
 from .inodes import File
-from .vfs_attributes import CAPABILITY, AttributeOperations
+from .vfs_attributes import CAPABILITY
 from .vfs_names import NameOperations
 
 log = logging.getLogger(__name__)
 
 
-class FileOperations(NameOperations, AttributeOperations):
+class FileOperations(NameOperations):
     """The part of the vfs that deals with the bytes of files."""
 
     # --- open
@@ -56,6 +58,8 @@ class FileOperations(NameOperations, AttributeOperations):
         if reply.attributes.change != change and self.kernel is not None:
             self.kernel.invalidate_inode(inode, attributes_only=True)
         opened = self._handle(file, flags)
+        if opened.keep_cache and flags & os.O_ACCMODE != os.O_WRONLY and not flags & os.O_NOATIME:
+            self.was_read(inode)  # the kernel has its pages: reading them will not be seen here
         return await self._truncate_if_asked(file, opened, flags, kill_privileges=kill_privileges)
 
     async def create(
@@ -112,7 +116,8 @@ class FileOperations(NameOperations, AttributeOperations):
         mode = self.mode
         keep_cache = mode.keep_kernel_cache and file.kernel_version == file.version
         file.kernel_version = file.version
-        handle = self.open_files.add(OpenFile(file, append=bool(flags & os.O_APPEND)))
+        append, unseen = bool(flags & os.O_APPEND), bool(flags & os.O_NOATIME)
+        handle = self.open_files.add(OpenFile(file, append=append, unseen=unseen))
         return Opened(handle, keep_cache, mode.direct_io)
 
     async def _truncate_if_asked(
@@ -137,6 +142,10 @@ class FileOperations(NameOperations, AttributeOperations):
     def read(self, handle: int, offset: int, length: int) -> Soon[Buffer]:
         opened = self.open_files.get(handle)
         file = opened.file
+        if opened.read_at_change != file.seen_change or self.readings.always:
+            opened.read_at_change = file.seen_change
+            if not opened.unseen:
+                self.was_read(file.inode)
         if not self.mode.cache_data:
             return self.reader.read_through(file, offset, length)
         ahead = opened.read_ahead.follow(offset, length)
@@ -272,5 +281,7 @@ class FileOperations(NameOperations, AttributeOperations):
                 await self.writer.flush(file)
             except TideError as error:
                 failures.append(error)
+        with trio.move_on_after(READINGS_AT_END_MS / 1000):
+            await self.tell_readings()
         if failures:
             raise failures[0]

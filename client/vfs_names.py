@@ -27,12 +27,12 @@ from .dentry_cache import ABSENT
 from .fuse.driver import Caller, Known, Soon
 from .handles import OpenDirectory
 from .modes import Ground
-from .vfs_caches import VfsCaches
+from .vfs_attributes import AttributeOperations
 
 DOTS = (b".", b"..")
 
 
-class NameOperations(VfsCaches):
+class NameOperations(AttributeOperations):
     """The part of the vfs that deals with directories."""
 
     def lookup(self, parent: int, name: bytes) -> Soon[Known]:
@@ -116,12 +116,14 @@ class NameOperations(VfsCaches):
     def readlink(self, inode: int) -> Soon[bytes]:
         cached = self.attributes.trusted(inode)
         if cached is not None and cached.target is not None:
+            self.was_read(inode)
             return cached.target
         return self._readlink(inode)
 
     async def _readlink(self, inode: int) -> bytes:
         reply = await self.meta.call(ReadLink(inode))
         self._keep_target(inode, reply.target)
+        self.was_read(inode)
         return reply.target
 
     def _keep_target(self, inode: int, target: bytes) -> None:
@@ -223,6 +225,8 @@ class NameOperations(VfsCaches):
         else:
             directory.version = 0
         directory.after, directory.entries, directory.end = cookie, reply.entries, reply.end
+        if cookie == 0:
+            self.was_read(inode)
         return self._told(inode, reply.entries)
 
     def _told(

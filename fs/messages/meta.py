@@ -170,6 +170,8 @@ class Status(Message):
     chunks_missing_copies: int
     servers: list[ServerStatus]
     problems: list[str]
+    locks_held: int = 0
+    locks_waiting: int = 0
 
 
 # --- reads -----------------------------------------------------------------------------------
@@ -587,3 +589,19 @@ class Punch(Change[Node]):
     offset: int
     end: int
     size: int
+
+
+class Reading(Message):
+    """An inode was read at ``atime_ns``, when it was at ``change`` as far as the reader knew."""
+
+    inode: int
+    change: int
+    atime_ns: int
+
+
+@method(0x014D)
+class NoteReadings(Change[Done]):
+    """These were read: their atime goes forward, unless they were changed since then (who did that
+    may have set it). At most READINGS_MAX. Neither ctime nor ``change`` does: reading is none."""
+
+    readings: list[Reading]

@@ -25,6 +25,9 @@ from . import (
     punch as punch,
 )
 from . import (
+    readings as readings,
+)
+from . import (
     reap as reap,
 )
 from . import (
