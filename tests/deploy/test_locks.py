@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import trio
 from tidefs.deploy.ask import asking
 from tidefs.deploy.exits import Exit
 from tidefs.deploy.locks import in_reports
@@ -21,15 +22,17 @@ from tidefs.fs.messages.meta import (
     Unlink,
 )
 
+SLOTS = 32
+
 
 class Session:
-    """A client without a mount: what it changes is done in order, in one slot."""
+    """A client without a mount."""
 
     def __init__(self, asker, addresses, host):
         self._asker = asker
         self._addresses = addresses
         self._host = host
-        self._sequence = 0
+        self._sequences = dict.fromkeys(range(SLOTS), 0)
         self.id = 0
 
     async def open(self):
@@ -38,17 +41,29 @@ class Session:
         self.id = opened.session
         return self
 
-    async def do(self, change):
+    async def do(self, change, slot=0):
         assert isinstance(change, Change)
         peer = await self._asker._reach(self._addresses, 10_000)
-        self._sequence += 1
-        return await peer.call(change, mutation=Mutation(self.id, 0, self._sequence))
+        self._sequences[slot] += 1
+        mutation = Mutation(self.id, slot, self._sequences[slot])
+        return await peer.call(change, mutation=mutation)
+
+    async def files(self, parent, names):
+        """Many at once."""
+
+        async def some(slot):
+            for name in names[slot::SLOTS]:
+                await self.file(parent, name, slot)
+
+        async with trio.open_nursery() as nursery:
+            for slot in range(SLOTS):
+                nursery.start_soon(some, slot)
 
     async def directory(self, parent, name):
         return (await self.do(MakeDirectory(parent, name, 0o755, 0, 0))).attributes.inode
 
-    async def file(self, parent, name):
-        made = await self.do(Create(parent, name, Kind.FILE, 0o644, 0, 0, 0, True, True))
+    async def file(self, parent, name, slot=0):
+        made = await self.do(Create(parent, name, Kind.FILE, 0o644, 0, 0, 0, True, True), slot)
         return made.attributes.inode
 
     async def lock(self, inode, kind, exclusive, start=0, end=LOCK_END, wait=True):
@@ -83,8 +98,7 @@ async def set_up(one, two):
     """Locks of both sessions on three files, of which one has two names and one has none."""
     folder = await one.directory(await one.directory(1, b"a"), "\xfcber".encode())
     many = await one.directory(1, b"many")
-    for number in range(NAMES_LOOKED_AT_MAX + 1):
-        await one.file(many, b"%d" % number)
+    await one.files(many, [b"%d" % number for number in range(NAMES_LOOKED_AT_MAX + 1)])
     shared = await one.file(folder, b"shared")
     await one.do(Link(shared, 1, b"other name"))
     last = await one.file(many, b"last")
