@@ -154,7 +154,8 @@ class Cloner:
         ]
         base = target.version
         request = Commit(target.inode, end, None, [], chunks, plan.inline_base, False)
-        reply = await self._shell.meta.call(request)
+        target.check_not_lost()
+        reply = await self._shell.meta.call(request, session=target.locked_in)
         for index in made:
             self._not_reserved(target, index)
             slot = target.layout.writable(index)

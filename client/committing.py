@@ -36,6 +36,7 @@ class Committer:
 
     async def patch(self, file: File) -> None:
         """Commit the dirty ranges of a small file. Nothing of it is being pushed."""
+        file.check_not_lost()
         patches: list[Patch] = []
         payload: list[Buffer] = []
         for start, end in list(file.changes.dirty):
@@ -47,7 +48,7 @@ class Committer:
         size = attempt.ranges.end
         request = Commit(file.inode, size, attempt.mtime_ns, patches, [], 0, False)
         try:
-            reply = await self._shell.meta.call(request, payload)
+            reply = await self._shell.meta.call(request, payload, session=file.locked_in)
         except BaseException:
             # They were on no chunkserver: dirty again, as before.
             file.changes.commit_failed()
@@ -59,6 +60,7 @@ class Committer:
 
     async def commit(self, file: File) -> None:
         """Commit what was pushed."""
+        file.check_not_lost()
         self._pusher.void_reservations(file)
         if not file.changes.pushed and not file.written:
             return
@@ -79,7 +81,7 @@ class Committer:
             overwritten,
         )
         try:
-            reply = await self._shell.meta.call(request)
+            reply = await self._shell.meta.call(request, session=file.locked_in)
         except BaseException:
             file.changes.commit_failed()
             for index, written in attempt.written.items():
@@ -129,14 +131,14 @@ class Committer:
         if reply.inline:
             file.store_content(content)
 
-    def give_up(self, file: File) -> None:
-        """Drop all that is not committed."""
+    def give_up(self, file: File, start: int = 0) -> None:
+        """Drop what is not committed from ``start`` on."""
         for index, held in file.reserved.items():
             self._shell.meta.committed(file.inode, index, held.handle)
             file.unsynced.forget(index)
         file.reserved.clear()
-        file.layout.forget()
-        file.drop_changes()
+        self._pusher.redo_all(file)
+        file.drop_changes(start)
 
     def _done(self, file: File, attempt: _Attempt, reply: Node) -> None:
         file.changes.commit_done()

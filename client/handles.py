@@ -25,7 +25,6 @@ class OpenFile:
         self.read_at_change = -1  # the ``change`` of the file at which it was last noted as read
         self.read_ahead = ReadAhead()
 
-
     def check_not_lost(self) -> None:
         """EIO for whoever may believe to hold a lock that is lost."""
         if self.lost:

@@ -55,8 +55,10 @@ class Holes:
     async def _punch(self, file: File, start: int, end: int, size: int) -> int:
         """What the metaserver can do; the size of the file as it is then there."""
         async with self._writer.at_rest(file):
+            file.check_not_lost()
             base = file.version
-            reply = await self._shell.meta.call(Punch(file.inode, start, end, size))
+            request = Punch(file.inode, start, end, size)
+            reply = await self._shell.meta.call(request, session=file.locked_in)
             attributes = reply.attributes
             file.layout.forget()
             file.punch(start, end)

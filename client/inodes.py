@@ -122,6 +122,11 @@ class File:
         return bool(self.changes)
 
     @property
+    def has_news(self) -> bool:
+        """Whether a flush has something to write, or to tell."""
+        return self.modified or self.failure is not None or self.given_up is not None
+
+    @property
     def leaves_inode(self) -> bool:
         """Whether the next Commit makes the inode forget bytes that it holds on stable storage."""
         return self.inline_base is not None and self.server_size > 0

@@ -192,8 +192,11 @@ class Locks:
 
     async def prove(self) -> None:
         """Return when the session that holds the locks is known to live, or known to be over."""
-        with suppress(TideError):
+        try:
             await self._meta.renew(self.session)
+        except TideError as error:
+            if error.code is not Code.SESSION_EXPIRED:
+                raise
 
     # --- what happens to the session
 

@@ -3,9 +3,15 @@
 import trio
 
 from ..fs.errors import Code, TideError
-from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES, PUSHES_IN_FLIGHT_MAX
+from ..fs.limits import (
+    CHUNK_BYTES,
+    INLINE_MAX_BYTES,
+    LAYOUT_CHUNKS_MAX,
+    PUSHES_IN_FLIGHT_MAX,
+)
 from ..fs.messages.meta import GetContent, GetLayout, Layout
 from ..fs.messages.places import ChunkPlace
+from .fencing import raise_fence
 from .inodes import File, Reservation, Written
 from .intervals import FOREVER
 from .layouts import PLACEMENT_ERRORS, Slot
@@ -27,10 +33,14 @@ class Pusher:
         await self.prepare(file)
         while True:
             slot = None
+            file.check_not_lost()
             try:
                 slot = await self._slot(file, index)
                 good = await self._send(file, slot, start, end)
             except TideError as error:
+                if error.code is Code.FENCED:
+                    await raise_fence(self._shell.meta, file, error)
+                    continue
                 if error.code not in PLACEMENT_ERRORS:
                     raise
                 if slot is not None:
@@ -77,8 +87,9 @@ class Pusher:
                 if not reply.inline:
                     return
                 file.store_content(content)
+                inline_size = min(inline_size, len(content))  # behind that there are no bytes
             used_before = 0 in file.reserved
-            file.carry(min(file.size if used_before else file.server_size, INLINE_MAX_BYTES))
+            file.carry(min(file.size, INLINE_MAX_BYTES) if used_before else inline_size)
             file.inline_base = file.version
 
     def redo_all(self, file: File) -> None:
@@ -176,9 +187,42 @@ class Pusher:
 
     async def _send_now(self, file: File, place: ChunkPlace, start: int, end: int) -> None:
         async with self._limit:
+            file.check_not_lost()
             loan = file.lend(start, end)
-            await self._shell.chunks.write(place, start % CHUNK_BYTES, loan.buffers)
+            await self._shell.chunks.write(place, start % CHUNK_BYTES, loan.buffers, file.fence)
             loan.give_back()
+
+    async def grant_anew(self, file: File) -> None:
+        """Have all chunks of the file granted to this session: what another one was granted counts
+        no more, if that is over."""
+        patience = Patience(self._shell.clock, self._shell.patience_ms)
+        while True:
+            try:
+                for first, count in await self._stretches(file):
+                    ask = GetLayout(file.inode, first, count, True)
+                    reply = await self._shell.meta.call(ask, session=file.locked_in)
+                    file.layout.put(first, count, reply.chunks, granted=True)
+            except TideError as error:
+                if error.code not in PLACEMENT_ERRORS:
+                    raise
+                await patience.wait(error)
+            else:
+                return
+
+    async def _stretches(self, file: File) -> list[tuple[int, int]]:
+        """The chunks that exist: first and count of those in a row."""
+        stretches: list[tuple[int, int]] = []
+        last = file.server_size // CHUNK_BYTES
+        for first in range(0, last + 1, LAYOUT_CHUNKS_MAX):
+            count = min(LAYOUT_CHUNKS_MAX, last + 1 - first)
+            reply = await self._shell.meta.call(GetLayout(file.inode, first, count, False))
+            for place in reply.chunks:
+                begin, length = stretches[-1] if stretches else (0, 0)
+                if begin + length == place.index and 0 < length < LAYOUT_CHUNKS_MAX:
+                    stretches[-1] = (begin, length + 1)
+                else:
+                    stretches.append((place.index, 1))
+        return stretches
 
     def lose(self, file: File, slot: Slot) -> None:
         """A replica failed: ask for a new layout, and push what is not committed again."""

@@ -152,6 +152,8 @@ class AttributeOperations(LockOperations):
     # --- extended attributes
 
     def getxattr(self, inode: int, name: bytes) -> Soon[bytes]:
+        if name == FENCE_XATTR:
+            return self.fence_text(inode)
         cached = self.attributes.trusted(inode)
         if cached is not None:
             value = cached.xattrs.get(name)
@@ -185,6 +187,7 @@ class AttributeOperations(LockOperations):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, flags: int, *, kill_set_group_id: bool = False
     ) -> None:
+        _check_may_change(name)
         if len(name) > XATTR_NAME_MAX_BYTES:
             raise TideError(Code.NO_BUFFER_ROOM, f"an attribute's name of {len(name)} bytes")
         if len(value) > XATTR_VALUE_MAX_BYTES:
@@ -198,6 +201,7 @@ class AttributeOperations(LockOperations):
             self._keep(inode, reply.attributes.change, name, value)
 
     async def removexattr(self, inode: int, name: bytes) -> None:
+        _check_may_change(name)
         reply = await self.change(inode, RemoveXattr(inode, name))
         self.absorb(reply.attributes, own=True)
         self._keep(inode, reply.attributes.change, name, None)
@@ -227,6 +231,11 @@ class AttributeOperations(LockOperations):
 
 def _in_range(time_ns: int | None) -> int | None:
     return None if time_ns is None else min(max(time_ns, TIME_MIN_NS), TIME_MAX_NS)
+
+
+def _check_may_change(name: bytes) -> None:
+    if name == FENCE_XATTR:
+        raise TideError(Code.NOT_PERMITTED, f"{name!r} is told by the locks that are held")
 
 
 def _names(cached: Cached) -> list[bytes]:

@@ -7,6 +7,8 @@ its bytes as long as a session has it open.
 
 import logging
 import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 
@@ -14,14 +16,17 @@ from ..fs.attributes import Attributes, Kind
 from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
 from ..fs.limits import FILE_MAX_BYTES, READINGS_AT_END_MS
-from ..fs.messages.meta import Create, CreateUnnamed, GetAttributes, Open, SetAttributes
+from ..fs.messages.meta import Create, CreateUnnamed, Open, SetAttributes
 from .fuse.driver import Caller, Known, Opened, Soon
 from .handles import OpenFile
+from .held_locks import Holder
 from .inodes import File
 from .vfs_attributes import CAPABILITY
 from .vfs_names import NameOperations
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class FileOperations(NameOperations):
@@ -51,6 +56,7 @@ class FileOperations(NameOperations):
             self.failed(inode, gone)
             raise gone
         file = self._opened(reply.attributes)
+        await self._until_settled(file)
         if reply.attributes.data_version == file.version:
             file.inline = reply.inline
             if reply.inline and known_version != file.version and self.mode.cache_data:
@@ -103,6 +109,15 @@ class FileOperations(NameOperations):
         opened = self._handle(self._opened(reply.attributes), flags)
         return self.known(reply.attributes), opened
 
+    async def _until_settled(self, file: File) -> None:
+        """Who opens a file does not suffer from what was lost before."""
+        if file.lost is not None:
+            try:
+                await file.lost.over.wait()
+            except BaseException:
+                self._released(file)
+                raise
+
     def _is_open(self, inode: int) -> bool:
         file = self.files.peek(inode)
         return file is not None and file.openings > 0
@@ -117,8 +132,10 @@ class FileOperations(NameOperations):
         keep_cache = mode.keep_kernel_cache and file.kernel_version == file.version
         file.kernel_version = file.version
         append, unseen = bool(flags & os.O_APPEND), bool(flags & os.O_NOATIME)
-        handle = self.open_files.add(OpenFile(file, append=append, unseen=unseen))
-        return Opened(handle, keep_cache, mode.direct_io)
+        # Of a file that others append to as well, the kernel does not know the size.
+        direct = mode.direct_io or append
+        opened = OpenFile(file, append=append, direct=direct, unseen=unseen)
+        return Opened(self.open_files.add(opened), keep_cache, direct)
 
     async def _truncate_if_asked(
         self, file: File, opened: Opened, flags: int, *, kill_privileges: bool = False
@@ -140,8 +157,10 @@ class FileOperations(NameOperations):
     # --- read and write
 
     def read(self, handle: int, offset: int, length: int) -> Soon[Buffer]:
-        opened = self.open_files.get(handle)
+        opened = self.usable(handle)
         file = opened.file
+        if self.in_doubt(file):
+            return self._when_proved(lambda: self.read(handle, offset, length))
         if opened.read_at_change != file.seen_change or self.readings.always:
             opened.read_at_change = file.seen_change
             if not opened.unseen:
@@ -163,17 +182,27 @@ class FileOperations(NameOperations):
         kill_privileges: bool = False,
         append: bool | None = None,
     ) -> Soon[int]:
-        opened = self.open_files.get(handle)
+        opened = self.usable(handle)
         file = opened.file
-        if offset + len(data) > FILE_MAX_BYTES:
+        append = opened.append if append is None else append
+        if not append and offset + len(data) > FILE_MAX_BYTES:
             raise TideError(Code.FILE_TOO_LARGE, f"a write at {offset}")
         if not len(data):
             return 0
+        if self.in_doubt(file):
+            return self._when_proved(
+                lambda: self.write(
+                    handle, offset, data, kill_privileges=kill_privileges, append=append
+                )
+            )
         if kill_privileges and self.may_have_privileges(file.inode):
             return self._write_without_privileges(handle, offset, data, append)
+        return self._append(file, offset, data) if append else self._write(file, offset, data)
+
+    def _write(self, file: File, offset: int, data: Buffer) -> Soon[int]:
         if self.mode.write_through:
-            return self._write_through(opened, offset, data)
-        if file.failure is not None or not self.writer.has_room(len(data)):
+            return self._write_through(file, offset, data)
+        if file.failure is not None or file.lost or not self.writer.has_room(len(data)):
             return self._write_later(file, offset, data)
         return self._write_now(file, offset, data)
 
@@ -190,39 +219,63 @@ class FileOperations(NameOperations):
         return len(data)
 
     async def _write_later(self, file: File, offset: int, data: Buffer) -> int:
+        if file.lost is not None:
+            await file.lost.over.wait()
         if file.failure is not None:
             await self.writer.flush(file)  # raises what is wrong, if it still is
         await self.writer.wait_room(len(data))
         return self._write_now(file, offset, data)
 
-    async def _write_through(self, opened: OpenFile, offset: int, data: Buffer) -> int:
+    async def _write_through(self, file: File, offset: int, data: Buffer) -> int:
         """The bytes are committed when this returns."""
-        file = opened.file
-        if not opened.append:
-            await self._commit_write(file, offset, data)
-            return len(data)
-        async with file.appending:
-            # The kernel's idea of the end may be old.
-            reply = await self.meta.call(GetAttributes(file.inode))
-            self.absorb(reply.attributes)
-            await self._commit_write(file, file.size, data)
-        return len(data)
-
-    async def _commit_write(self, file: File, offset: int, data: Buffer) -> None:
         await self.writer.wait_room(len(data))
         file.write(offset, data, self.clock.wall_ns())
         await self.write_out(file)
+        return len(data)
+
+    def _append(self, file: File, believed_end: int, data: Buffer) -> Soon[int]:
+        """``believed_end``: where the kernel thinks that the bytes are now."""
+        offset = self.appender.append_now(file, data)
+        if offset is None:
+            return self._append_later(file, believed_end, data)
+        self._appended(file, believed_end, offset)
+        return len(data)
+
+    async def _append_later(self, file: File, believed_end: int, data: Buffer) -> int:
+        offset = await self.appender.append(file, data, lambda lock: self.take_over(file, lock))
+        self._appended(file, believed_end, offset)
+        return len(data)
+
+    def _appended(self, file: File, believed_end: int, offset: int) -> None:
+        if offset != believed_end and self.kernel is not None:
+            self.kernel.invalidate_inode(file.inode, attributes_only=False)
+
+    async def _when_proved(self, again: Callable[[], Soon[T]]) -> T:
+        """Do it once it is known whether the session lives, and with it the file's locks."""
+        await self.locks.prove()
+        answer = again()
+        return await answer if isinstance(answer, Awaitable) else answer
 
     # --- the end
 
     def flush(self, handle: int, owner: int | None = None) -> Soon[None]:
-        """At each close(2): in the modes that say so, others see all that was written."""
-        file = self.open_files.get(handle).file
-        if not self.mode.flush_at_close or not (file.modified or file.failure is not None):
+        """At each close(2): in the modes that say so, others see all that was written; and the
+        closing process loses its fcntl locks on the file."""
+        file = self.usable(handle).file
+        holders = self.locks_at_close(file, owner)
+        if holders:
+            return self._flush_and_unlock(file, holders)
+        if not self.mode.flush_at_close or not file.has_news:
             return None
         if self._is_unlinked(file):
             return None  # nobody can open it any more: the bytes matter only while it is open
         return self._flush(file, sync=False)
+
+    async def _flush_and_unlock(self, file: File, holders: list[Holder]) -> None:
+        try:
+            await self.unlock_all(file, holders)
+        finally:
+            file.given_up = None  # it is told now
 
     def fsync(self, handle: int, data_only: bool) -> Soon[None]:
         """All that was written is on stable storage on every replica, size and time in the log.
@@ -230,8 +283,8 @@ class FileOperations(NameOperations):
         ``data_only`` makes no difference: the size is part of what makes the data readable, and
         all comes in one entry.
         """
-        file = self.open_files.get(handle).file
-        if not (file.modified or file.failure is not None or file.unsynced or file.sync_all):
+        file = self.usable(handle).file
+        if not (file.has_news or file.unsynced or file.sync_all):
             return None
         return self._flush(file, sync=True)
 
@@ -240,16 +293,27 @@ class FileOperations(NameOperations):
 
     def release(self, handle: int, owner: int | None = None) -> Soon[None]:
         file = self.open_files.pop(handle).file
-        if file.modified or file.reserved:
-            return self._release_modified(file)
+        holders = self.locks_at_release(handle, file)
+        if holders or file.modified or file.reserved or self.appender.has_turn(file):
+            return self._release_slowly(file, holders)
         self._released(file)
         return None
+
+    async def _release_slowly(self, file: File, holders: list[Holder]) -> None:
+        try:
+            await self.unlock_all(file, holders)
+        except TideError as error:
+            log.warning("inode %d: what was written under a lock is lost: %s", file.inode, error)
+        finally:
+            if file.openings == 1:
+                await self.appender.finish(file)
+            await self._release_modified(file)
 
     async def _release_modified(self, file: File) -> None:
         """Changes may come behind the last close(2), from a mapping that lived on. The last handle
         takes with it what could not be stored."""
         try:
-            if not self._is_unlinked(file):
+            if file.has_news and not self._is_unlinked(file):
                 await self.writer.flush(file)
         except TideError as error:
             log.warning(

@@ -30,7 +30,7 @@ class RangeOperations(VfsCaches):
     def fallocate(self, handle: int, mode: int, offset: int, length: int) -> Soon[None]:
         """fallocate(2). What is not named there is NOT_SUPPORTED: COLLAPSE_RANGE, INSERT_RANGE,
         UNSHARE_RANGE."""
-        file = self.open_files.get(handle).file
+        file = self.usable(handle).file
         end = offset + length
         if offset < 0 or length < 1:
             raise TideError(Code.INVALID, f"a range of {length} bytes at {offset}")
@@ -69,7 +69,7 @@ class RangeOperations(VfsCaches):
 
     def lseek(self, handle: int, offset: int, whence: int) -> Soon[int]:
         """SEEK_DATA and SEEK_HOLE of lseek(2). NO_SUCH_POSITION."""
-        file = self.open_files.get(handle).file
+        file = self.usable(handle).file
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise TideError(Code.INVALID, f"lseek with whence {whence}")
         if offset < 0:
@@ -90,7 +90,7 @@ class RangeOperations(VfsCaches):
         self, source: int, source_offset: int, target: int, target_offset: int, length: int
     ) -> Soon[int]:
         """copy_file_range(2) by cloning chunks. NOT_SUPPORTED lets the kernel copy the bytes."""
-        files = self.open_files.get(source).file, self.open_files.get(target).file
+        files = self.usable(source).file, self.usable(target).file
         if min(source_offset, target_offset, length) < 0:
             raise TideError(Code.INVALID, f"copying {length} bytes at {source_offset}")
         if target_offset + length > FILE_MAX_BYTES:

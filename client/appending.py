@@ -1,0 +1,176 @@
+"""O_APPEND: each write goes where the file ends, also when several machines append.
+
+Whose turn it is to append is a lock (LockKind.APPEND). Its grant tells the size; what is written
+behind it is committed before the turn is given back. A turn costs two entries of the log, so who
+had not to wait for it keeps it for a moment (APPEND_TURN_MS): others that come meanwhile wait as
+long as that. Who had to wait gives it back as soon as nobody here wants to append any more.
+
+Appends of one mount to one file queue on ``File.appending``, which also guards the turn.
+
+When the session is lost, what was appended in this turn and is not committed must not be written
+any more: somebody else may have appended there. It is dropped, which the next flush tells.
+"""
+
+from typing import NamedTuple
+
+import trio
+
+from ..fs.codec import Buffer
+from ..fs.errors import Code, TideError
+from ..fs.limits import APPEND_TURN_MS, FILE_MAX_BYTES, LOCK_END
+from ..fs.messages.locks import LockAnswer, LockKind
+from ..fs.messages.meta import GetAttributes
+from .held_locks import Holder
+from .inodes import File
+from .locks import Locks, Prepare, Wish
+from .modes import Mode
+from .patience import NS_PER_MS
+from .reading import Shell
+from .writing import Writer
+
+
+class _Turn(NamedTuple):
+    """Until when we keep it. ``start``: what is behind it was appended by us. ``waited``: others
+    append too."""
+
+    file: File
+    start: int
+    until_ns: int
+    waited: bool
+
+
+class Appender:
+    """Appends to all files of a mount. ``prepare``: see Locks."""
+
+    def __init__(self, shell: Shell, mode: Mode, writer: Writer, locks: Locks) -> None:
+        self._shell = shell
+        self._mode = mode
+        self._writer = writer
+        self._locks = locks
+        self._turns: dict[int, _Turn] = {}
+
+    def append_now(self, file: File, data: Buffer) -> int | None:
+        """Append to what is cached; None when that cannot be done without waiting."""
+        turn = self._turns.get(file.inode)
+        if (
+            turn is None
+            or turn.waited
+            or self._mode.write_through
+            or file.appending.locked()
+            or file.failure is not None
+            or file.lost is not None
+            or self._shell.clock.monotonic_ns() >= turn.until_ns
+            or not self._writer.has_room(len(data))
+        ):
+            return None
+        return self._write(file, data)
+
+    async def append(self, file: File, data: Buffer, prepare: Prepare) -> int:
+        """Append; the offset at which it is. In the modes that say so, it is committed."""
+        async with file.appending:
+            await self._take_turn(file, prepare)
+            if file.failure is not None:
+                await self._writer.flush(file)  # raises what is wrong, if it still is
+            await self._writer.wait_room(len(data))
+            file.check_not_lost()
+            offset = self._write(file, data)
+            try:
+                if self._mode.write_through:
+                    await self._write_out(file, offset)
+            finally:
+                await self._give_back_if_wanted(file)
+        return offset
+
+    async def finish(self, file: File) -> None:
+        """The last handle is about to be closed: the turn does not outlive it."""
+        async with file.appending:
+            await self._give_back(file)
+
+    def has_turn(self, file: File) -> bool:
+        return file.inode in self._turns
+
+    def lose(self, inode: int, error: TideError) -> None:
+        """The session is over, and with it the turn."""
+        turn = self._turns.pop(inode, None)
+        if turn is not None:
+            start = min(turn.start, turn.file.server_size)
+            self._writer.lose(turn.file, error, start)
+
+    def _write(self, file: File, data: Buffer) -> int:
+        offset = file.size
+        if offset + len(data) > FILE_MAX_BYTES:
+            raise TideError(Code.FILE_TOO_LARGE, f"{len(data)} bytes appended at {offset}")
+        file.write(offset, data, self._shell.clock.wall_ns())
+        if not self._mode.write_through:
+            self._writer.written(file, offset)
+        return offset
+
+    async def _write_out(self, file: File, offset: int) -> None:
+        try:
+            await self._writer.flush(file)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._writer.give_up(file, offset)
+            raise
+        finally:
+            if not self._mode.cache_data:
+                file.drop_clean(keep_unsynced=True)
+
+    # --- the turn. The caller has ``file.appending``
+
+    async def _take_turn(self, file: File, prepare: Prepare) -> None:
+        """Ours when this returns, and the size is known."""
+        now_ns = self._shell.clock.monotonic_ns()
+        turn = self._turns.get(file.inode)
+        if turn is not None and now_ns >= turn.until_ns:
+            await self._give_back(file)
+        elif turn is not None:
+            if not self._mode.cache_data:  # files are truncated without a turn
+                reply = await self._shell.meta.call(GetAttributes(file.inode))
+                self._shell.absorb(reply.attributes)
+            return
+        if file.lost is not None:
+            await file.lost.over.wait()
+        wish = Wish(_holder(file), True, 0, LOCK_END, True, 0)
+        sizes: list[int] = []
+
+        async def prepare_and_look(answer: LockAnswer) -> None:
+            await prepare(answer)
+            sizes.append(file.size)
+
+        waited = await self._locks.acquire(wish, prepare_and_look)
+        until_ns = self._shell.clock.monotonic_ns() + APPEND_TURN_MS * NS_PER_MS
+        turn = self._turns[file.inode] = _Turn(file, sizes[0], until_ns, waited)
+        if not waited:
+            self._shell.nursery.start_soon(self._end_in_time, turn)
+
+    async def _end_in_time(self, turn: _Turn) -> None:
+        await trio.sleep(APPEND_TURN_MS / 1000)
+        async with turn.file.appending:
+            if self._turns.get(turn.file.inode) is turn:
+                await self._give_back(turn.file)
+
+    async def _give_back_if_wanted(self, file: File) -> None:
+        turn = self._turns.get(file.inode)
+        if turn is not None and turn.waited and not file.appending.statistics().tasks_waiting:
+            await self._give_back(file)
+
+    async def _give_back(self, file: File) -> None:
+        """Commit what was appended. What cannot be is dropped: its place is somebody else's now."""
+        turn = self._turns.get(file.inode)
+        if turn is None:
+            return
+        try:
+            if file.modified:
+                await self._writer.flush(file)
+        except TideError as error:
+            if file.lost is None:
+                await self._writer.give_up(file, min(turn.start, file.server_size))
+                file.given_up = file.given_up or error
+        if self._turns.get(file.inode) is turn:
+            del self._turns[file.inode]
+            await self._locks.release(_holder(file), 0, LOCK_END)
+
+
+def _holder(file: File) -> Holder:
+    return Holder(file.inode, LockKind.APPEND, 0)
