@@ -17,12 +17,13 @@ from tidefs.client.vfs import Surroundings, Vfs
 from tidefs.fs.codec import pack, unpack
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import KIB
-from tidefs.fs.messages import meta
+from tidefs.fs.messages import locks, meta
 from tidefs.fs.messages.base import Done
 from tidefs.fs.messages.places import ChunkPlace, ServerPlace
 from tidefs.metaserver.check import check
-from tidefs.metaserver.effects import ChunksDropped
+from tidefs.metaserver.effects import ChunksDropped, LocksGranted
 from tidefs.metaserver.entries import (
+    EndSession,
     Entry,
     FormatCluster,
     GrantChunk,
@@ -31,6 +32,7 @@ from tidefs.metaserver.entries import (
     StartSession,
 )
 from tidefs.metaserver.kv_memory import MemoryKeyValue
+from tidefs.metaserver.locks_views import lock_in_the_way, session_locks
 from tidefs.metaserver.state import State
 
 START_NS = 1_700_000_000_000_000_000
@@ -92,10 +94,11 @@ class FakeCluster:
         self.garbage_stays = False
         self.place = ServerPlace(1, "here", ["unix:/nowhere"])
         self.sessions = 0
+        self.metas = {}  # session -> FakeMeta
         self.clock_ns = START_NS
         self.apply(FormatCluster("test", 1, 0o755, 0, 0))
 
-    def apply(self, request, payload=b""):
+    def apply(self, request, payload=b"", session=0):
         with suppress(RuntimeError):  # before trio runs
             self.clock_ns = TrioClock().wall_ns()
         reply, effects = self.state.apply(
@@ -103,9 +106,9 @@ class FakeCluster:
                 self.state.totals.applied_index + 1,
                 1,
                 self.clock_ns,
+                session,
                 0,
-                0,
-                0,
+                self.state.totals.applied_index + 1,
                 request.METHOD,
                 unpack(pack(request)),
                 bytes(payload),
@@ -115,6 +118,8 @@ class FakeCluster:
             if isinstance(effect, ChunksDropped) and not self.garbage_stays:
                 for handle in effect.handles:
                     self.chunks.pop(handle, None)
+            if isinstance(effect, LocksGranted) and effect.session in self.metas:
+                self.metas[effect.session].tell_granted(effect)
         if isinstance(reply, TideError):
             raise reply
         if isinstance(request, meta.Commit):
@@ -190,15 +195,25 @@ class FakeCluster:
         return bytes(data)
 
 
+def needs_session(request):
+    """Whether the servers refuse it when the session is over."""
+    return isinstance(request, meta.Change | locks.GetSessionLocks) or (
+        isinstance(request, meta.GetLayout) and request.write
+    )
+
+
 class FakeMeta:
     """MetaServers of one mount."""
 
     def __init__(self, cluster):
         self.cluster = cluster
         self.session = cluster.open_session()
+        cluster.metas[self.session] = self
         self.held = {}
         self.reservations = set()
         self.events = None
+        self.deaf = False  # notices are lost
+        self.may_write = set()  # chunks that were granted
         self.lease_until_ns = 1 << 62
 
     def listen(self, events):
@@ -209,15 +224,29 @@ class FakeMeta:
         self.check_session(session)
         self.lease_until_ns = 1 << 62
 
+    def tell_granted(self, effect):
+        if not self.deaf:
+            self.events.granted(locks.LocksGranted(effect.session, effect.grants))
+
     def check_session(self, session):
         if session not in (None, self.session):
             raise TideError(Code.SESSION_EXPIRED, f"session {session}")
 
+    def expire_session(self):
+        """The session expires, but we do not know yet."""
+        cluster = self.cluster
+        cluster.metas.pop(self.session, None)
+        cluster.apply(EndSession(self.session, expired=True))
+        for handle in self.may_write:
+            cluster.granted.pop(handle, None)
+        self.may_write.clear()
+
     def lose_session(self):
         """The session expired, and there is a new one."""
         cluster = self.cluster
-        if self.events is not None:
-            self.events.expired(self.session)
+        if self.session in cluster.metas:
+            self.expire_session()
+        self.events.expired(self.session)
         for key in [key for key in cluster.opens if key[0] == self.session]:
             del cluster.opens[key]
         for inode, index, handle in self.reservations:
@@ -225,6 +254,8 @@ class FakeMeta:
                 cluster.chunks.pop(handle, None)
         self.reservations.clear()
         self.session = cluster.open_session()
+        cluster.metas[self.session] = self
+        self.events.linked()
         cluster.reap()
 
     async def call(self, request, payload=(), *, session=None):
@@ -240,6 +271,9 @@ class FakeMeta:
             failure = failures.pop(0)
             if failure is not None:
                 raise failure
+        if self.session not in self.cluster.metas and needs_session(request):
+            self.lose_session()
+            self.check_session(session)
         reply, content = self.answer(request, b"".join(payload))
         await weather.delay()
         return reply, memoryview(content)
@@ -249,7 +283,7 @@ class FakeMeta:
         if isinstance(request, meta.Open | meta.GetContent):
             return self.content(request)
         if isinstance(request, meta.Change):
-            reply = cluster.apply(request, payload)
+            reply = cluster.apply(request, payload, self.session)
             if isinstance(request, meta.Create) and request.open:
                 cluster.opens[self.session, reply.attributes.inode] = 1
             cluster.reap()
@@ -264,6 +298,8 @@ class FakeMeta:
             meta.GetSpace: lambda: meta.Space(1 << 40, 1 << 39, 10),
             meta.GetLayout: lambda *_: self.layout(request),
             meta.GetExtents: state.extents,
+            locks.TestLock: lambda *_: lock_in_the_way(state.tables, request),
+            locks.GetSessionLocks: lambda session: session_locks(state.tables, session),
             meta.ReportFailure: self.report_failure,
         }
         return simple[type(request)](*unpack(pack(request))), b""
@@ -288,6 +324,8 @@ class FakeMeta:
                     cluster.grant(known)
                 version = cluster.state.chunk(known.handle).version
                 places.append(ChunkPlace(index, known.handle, version, [cluster.place], False))
+                if request.write:
+                    self.may_write.add(known.handle)
             elif request.write:
                 handle = cluster.reserve(self.session, request.inode, index)
                 version = cluster.granted.setdefault(handle, cluster.next_version())

@@ -463,7 +463,7 @@ async def test_a_push_in_flight_to_a_chunk_that_is_no_more(autojump_clock, clust
         await first.flush(handle)
         write, release = first.chunks.write, trio.Event()
 
-        async def slow(place, offset, buffers):
+        async def slow(place, offset, buffers, fence=0):
             await write(place, offset, buffers)
             await release.wait()
 
@@ -502,7 +502,7 @@ async def test_the_other_writes_to_a_fresh_chunk_do_not_go_where_the_first_one_f
         inode, handle = await new_file(mount)
         write, places = mount.chunks.write, []
 
-        async def watched(place, offset, buffers):
+        async def watched(place, offset, buffers, fence=0):
             places.append((place.version, offset))
             if len(places) == 1:
                 await trio.sleep(1)

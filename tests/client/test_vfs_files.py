@@ -548,7 +548,7 @@ async def test_a_commit_further_on_does_not_cut_off_what_is_still_on_its_way(
             inode, handle = await new_file(mount)
             send, late = mount.chunks.write, trio.Event()
 
-            async def write(place, offset, buffers):
+            async def write(place, offset, buffers, fence=0):
                 if place.index == 0 and offset >= 2 * piece:
                     await late.wait()
                 await send(place, offset, buffers)
