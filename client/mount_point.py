@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import stat
+import subprocess
 
 import trio
 
@@ -48,7 +49,7 @@ async def free_point(path: str) -> str:
     BUSY when something is mounted there.
     """
     point, mount = mounts.find(path)
-    if mount is not None and mount.ours and await _is_stale(mount):
+    while mount is not None and mount.ours and await _is_stale(mount):
         log.warning("%s is the mount of a client that is gone: it is replaced", point)
         detach(point, lazy=True)
         point, mount = mounts.find(path)
@@ -73,13 +74,36 @@ async def _is_stale(mount: mounts.Mount) -> bool:
     if notes.note_of(mount) is not None:
         return False
 
-    def ask() -> bool:
-        try:
-            os.statvfs(mount.point)  # never answered from the kernel's caches
-        except OSError as error:
-            return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-        return False
-
     with trio.move_on_after(STALE_CHECK_S):
-        return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(_is_cut, mount, abandon_on_cancel=True)
     return False
+
+
+def _is_cut(mount: mounts.Mount) -> bool:
+    """Whether the kernel refuses what is never answered from its caches."""
+    if os.geteuid() == 0 and mount.owner != 0:
+        return _is_cut_for_owner(mount)
+    try:
+        os.statvfs(mount.point)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def _is_cut_for_owner(mount: mounts.Mount) -> bool:
+    """Root is not let into another user's mount, and not told whether it is served either."""
+    try:
+        asked = subprocess.run(
+            ["stat", "--file-system", "--", mount.point],
+            user=mount.owner,
+            group=mount.group,
+            extra_groups=[],
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STALE_CHECK_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return os.strerror(errno.ENOTCONN) in asked.stderr

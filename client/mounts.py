@@ -15,14 +15,15 @@ FUSERMOUNT = "fusermount3"
 
 
 class Mount(NamedTuple):
-    """One mount of the kernel's list. ``device`` is its st_dev as ``major:minor``, ``owner`` the
-    user who mounted it, as far as FUSE says so."""
+    """One mount of the kernel's list. ``device`` is its st_dev as ``major:minor``, ``owner``
+    and ``group`` who mounted it, as far as FUSE says so."""
 
     point: str
     type: str
     source: str
     device: str
     owner: int = 0
+    group: int = 0
 
     @property
     def ours(self) -> bool:
@@ -61,12 +62,12 @@ def _parse(text: str) -> Iterator[Mount]:
         source = _unescape(source)
         if kind == TYPE:
             source = _read_source(source)
-        yield Mount(_unescape(fields[4]), kind, source, fields[2], _owner(options[-1]))
+        yield Mount(_unescape(fields[4]), kind, source, fields[2], *_owner(options[-1]))
 
 
-def _owner(options: str) -> int:
-    found = re.search(r"(?:^|,)user_id=(\d+)", options)
-    return int(found[1]) if found else 0
+def _owner(options: str) -> tuple[int, int]:
+    found = re.search(r"(?:^|,)user_id=(\d+),group_id=(\d+)", options)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def source_of(name: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from ..client import mounts, notes
 from ..fs.ids import ServerId, server_name
 from ..fs.messages.hello import METASERVER
 from ..fs.messages.meta import ServerStatus, Status
@@ -32,10 +33,12 @@ class ServerReport(msgspec.Struct):
 
 
 class MountReport(msgspec.Struct):
-    """One mount that was made from this machine's folder."""
+    """One mount that was made from this machine's folder. ``driver``: kernel or pyfuse3, empty as
+    long as none is chosen, or when it is another user's."""
 
     mount_point: str
     pid: int
+    driver: str
 
 
 class Report(msgspec.Struct):
@@ -147,7 +150,7 @@ def add_local(report: Report, cluster: Cluster, running: dict[str, int], users: 
     """Add what is known from the folder: members that the metaserver does not see, and why."""
     report.cluster = cluster.file.cluster
     report.replicas = cluster.file.replicas
-    report.mounts = [MountReport(hold.mount_point, hold.pid) for hold in users]
+    report.mounts = [_of_hold(hold) for hold in users]
     known = {server.id: server for server in report.servers}
     members = []
     for member in cluster.file.members:
@@ -171,6 +174,12 @@ def add_local(report: Report, cluster: Cluster, running: dict[str, int], users: 
     report.servers = [*members, *known.values()]
     report.problems = [named(cluster, problem) for problem in report.problems]
     report.healthy = not report.problems
+
+
+def _of_hold(hold: Hold) -> MountReport:
+    mount = mounts.mount_at(hold.mount_point)
+    note = None if mount is None else notes.note_of(mount)
+    return MountReport(hold.mount_point, hold.pid, "" if note is None else note.driver)
 
 
 def _judge(report: Report, cluster: Cluster, member: Member, server: ServerReport) -> None:

@@ -12,7 +12,15 @@ from .ask import Asker, asking
 from .exits import Exit, failure_of
 from .holds import holds
 from .members import View, leader_status
-from .report import Report, ServerReport, add_full_disks, add_local, add_seen, report_of
+from .report import (
+    MountReport,
+    Report,
+    ServerReport,
+    add_full_disks,
+    add_local,
+    add_seen,
+    report_of,
+)
 from .sources import HELP
 from .target import Target
 from .tell import count, table
@@ -89,11 +97,16 @@ def _lines(report: Report) -> list[str]:
             f"chunks   {count(report.chunks, 'chunk')}" + (f", {copies}" if report.chunks else ""),
             f"users    {count(report.sessions, 'session')}",
         ]
-    lines += [f"mount    {mount.mount_point} (pid {mount.pid})" for mount in report.mounts]
+    lines += [_mount_line(mount) for mount in report.mounts]
     if report.servers:
         heading = ["ROLE", "NAME", "ID", "PID", "STATE", "FREE", "CHUNKS", "ADDRESS"]
         lines += ["", *table([heading, *(_row(server) for server in report.servers)])]
     return lines
+
+
+def _mount_line(mount: MountReport) -> str:
+    driver = f", {mount.driver} driver" if mount.driver else ""
+    return f"mount    {mount.mount_point} (pid {mount.pid}{driver})"
 
 
 def _row(server: ServerReport) -> list[str]:

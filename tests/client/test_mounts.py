@@ -5,7 +5,7 @@ from tidefs.client import mounts
 from tidefs.client.mounts import Mount
 
 MOUNTINFO = rb"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
-36 22 0:48 / /mnt/with\040space rw,nosuid - fuse.tidefs tidefs:/data/t\134xefde rw,user_id=1000
+36 22 0:48 / /mnt/with\040space rw - fuse.tidefs tidefs:/data/t\134xefde user_id=10,group_id=20
 37 22 0:49 / /mnt/\303\251 rw,nosuid shared:7 master:1 - fuse.other none rw
 38 22 0:50 / /mnt/with\040space rw - tmpfs tmpfs rw
 """
@@ -26,11 +26,9 @@ def listed(tmp_path, monkeypatch):
 
 def test_the_kernels_list_is_read(listed):
     assert listed[0] == Mount("/", "ext4", "/dev/root", "259:1")
-    assert listed[1] == Mount(
-        "/mnt/with space", "fuse.tidefs", "tidefs:/data/t\xefde", "0:48", 1000
-    )
+    tide = ("/mnt/with space", "fuse.tidefs", "tidefs:/data/t\xefde", "0:48")
+    assert listed[1] == Mount(*tide, owner=10, group=20)
     assert listed[1].ours
-    assert listed[1].owner == 1000
     assert listed[2].point == "/mnt/\xe9"
     assert not listed[2].ours
 
