@@ -284,7 +284,8 @@ class FakeMeta:
             return self.content(request)
         if isinstance(request, meta.Change):
             reply = cluster.apply(request, payload, self.session)
-            if isinstance(request, meta.Create) and request.open:
+            opens = isinstance(request, meta.Create) and request.open
+            if opens or isinstance(request, meta.CreateUnnamed):
                 cluster.opens[self.session, reply.attributes.inode] = 1
             cluster.reap()
             return reply, b""
