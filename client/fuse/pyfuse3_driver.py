@@ -18,33 +18,26 @@ from typing import Any, TypeVar, cast
 import pyfuse3
 import trio
 
-from ...fs.attributes import Attributes, Kind
+from ...fs.attributes import Kind
 from ...fs.codec import Buffer
 from ...fs.errors import TideError
 from ...fs.limits import CACHE_BLOCK_BYTES, NAME_MAX_BYTES
 from .driver import Caller, FileSystem, Known, NewAttributes, Opened, Soon
+from .translation import (
+    DEVICES,
+    FORMAT_BITS,
+    KINDS,
+    PARENT_COOKIE,
+    SELF_COOKIE,
+    STATFS_UNIT_BYTES,
+    blocks_of,
+    statfs_figures,
+)
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FORMAT_BITS: dict[Kind, int] = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.SYMLINK: stat.S_IFLNK,
-    Kind.FIFO: stat.S_IFIFO,
-    Kind.SOCKET: stat.S_IFSOCK,
-    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
-    Kind.BLOCK_DEVICE: stat.S_IFBLK,
-}
-KINDS = {bits: kind for kind, bits in FORMAT_BITS.items()}
-
-SELF_COOKIE = 1
-"""``.`` and ``..`` come first in a listing; the vfs's own cookies are moved up behind them."""
-PARENT_COOKIE = 2
-
-STATFS_UNIT_BYTES = 4096
-SECTOR_BYTES = 512
 IDLE_READERS = 8
 """Tasks that pyfuse3 keeps waiting for requests: fewer, and it starts one for each burst."""
 READERS_MAX = 256
@@ -103,12 +96,6 @@ def stat_of(known: Known) -> pyfuse3.EntryAttributes:
     return entry
 
 
-def blocks_of(attributes: Attributes) -> int:
-    """st_blocks: ``stored_bytes`` is an upper bound that counts whole chunks."""
-    occupied_bytes = min(attributes.stored_bytes, attributes.size)
-    return -(-occupied_bytes // SECTOR_BYTES)
-
-
 def changes_of(attributes: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> NewAttributes:
     """What a setattr asks for."""
     return NewAttributes(
@@ -160,7 +147,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         kind = KINDS.get(stat.S_IFMT(mode), Kind.FILE)
-        device = rdev if kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE) else 0
+        device = rdev if kind in DEVICES else 0
         made = self._vfs.mknod(parent_inode, name, kind, stat.S_IMODE(mode), device, _caller(ctx))
         return stat_of(await _settled(made))
 
@@ -230,14 +217,13 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        space = await _settled(self._vfs.statfs())
+        figures = statfs_figures(await _settled(self._vfs.statfs()))
         told = pyfuse3.StatvfsData()
         told.f_bsize = told.f_frsize = STATFS_UNIT_BYTES
-        told.f_blocks = space.total_bytes // STATFS_UNIT_BYTES
-        told.f_bfree = told.f_bavail = space.free_bytes // STATFS_UNIT_BYTES
-        # There is no table of inodes that could fill up: as many more as there are blocks.
-        told.f_ffree = told.f_favail = told.f_bfree
-        told.f_files = space.inodes + told.f_ffree
+        told.f_blocks = figures.blocks
+        told.f_bfree = told.f_bavail = figures.free_blocks
+        told.f_ffree = told.f_favail = figures.free_inodes
+        told.f_files = figures.inodes
         told.f_namemax = NAME_MAX_BYTES
         return told
 

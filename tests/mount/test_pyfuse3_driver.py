@@ -15,11 +15,8 @@ from typing import Any, TypeVar
 import pytest
 import trio
 from tidefs.client.fuse.driver import Caller
-from tidefs.client.fuse.pyfuse3_driver import (
-    Invalidation,
-    Pyfuse3Driver,
-    blocks_of,
-)
+from tidefs.client.fuse.pyfuse3_driver import Invalidation, Pyfuse3Driver
+from tidefs.client.fuse.translation import blocks_of
 from tidefs.fs.attributes import Kind
 from tidefs.fs.errors import Code, TideError
 from tidefs.tests.mount.memory_file_system import Late, MemoryFileSystem, Node
