@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ..fs.attributes import Kind
 from ..fs.ids import ROOT
 from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES
+from .check_locks import lock_findings
 from .chunks import NO_CUT
 from .inodes import Inode
 from .namespace import FIRST_COOKIE, show
@@ -50,6 +51,7 @@ class _Check:
         yield from self._unreachable()
         yield from self._leftovers()
         yield from self._sessions()
+        yield from lock_findings(self.tables, self.inodes.keys())
         yield from self._totals()
 
     def _dentries(self) -> Iterator[str]:

@@ -88,6 +88,8 @@ class MemberView:
             "log_last_index": self._driver.oplog.last_index,
             "log_syncs_total": self._driver.oplog.syncs,
             "entries_applied_total": self._driver.applied_count,
+            "locks_held": totals.locks_held,
+            "locks_waiting": totals.locks_waiting,
             "checkpoint_index": self._upkeep.checkpoint_index,
             "checkpoint_age_s": age_ns // 10**9 if self._upkeep.checkpoint_ns else -1,
             "snapshots_sent_total": self._sender.sent_count,

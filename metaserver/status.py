@@ -79,6 +79,8 @@ def status(leader: Leader, view: MemberView, journal: Journal, missing: Missing)
         chunks_missing_copies=missing.chunks,
         servers=_members(leader, view) + _servers(leader),
         problems=_problems(leader, journal, missing),
+        locks_held=totals.locks_held,
+        locks_waiting=totals.locks_waiting,
     )
 
 
