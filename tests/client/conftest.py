@@ -56,6 +56,7 @@ class Chunk:
         self.data = bytearray()
         self.synced = b""
         self.lost = 0
+        self.fence = 0  # the highest token seen at this version
 
 
 class Weather:
@@ -151,6 +152,7 @@ class FakeCluster:
         if chunk is None:
             raise TideError(Code.UNAVAILABLE, "the chunk is nowhere")
         chunk.version = version
+        chunk.fence = 0
         if known.cut >= 0:
             del chunk.data[known.cut :]
         self.granted[known.handle] = version
@@ -411,6 +413,9 @@ class FakeChunks:
                 chunk = cluster.chunks[place.handle] = Chunk(place.version)
             if chunk.version != place.version:
                 raise TideError(Code.STALE_VERSION, f"chunk {place.handle}")
+            if 0 < fence < chunk.fence:
+                raise TideError(Code.FENCED, f"seen: {chunk.fence}")
+            chunk.fence = max(chunk.fence, fence)
             if len(chunk.data) < end:
                 chunk.data.extend(bytes(end - len(chunk.data)))
             chunk.data[offset:end] = data
@@ -498,8 +503,8 @@ class Mount:
     def __getattr__(self, name):
         method = getattr(self.vfs, name)
 
-        async def call(*arguments):
-            return await settled(method(*arguments))
+        async def call(*arguments, **named):
+            return await settled(method(*arguments, **named))
 
         return call
 
