@@ -1,4 +1,5 @@
-"""Locks through the vfs of two mounts: who gets them, who waits, what closing and dying gives back."""
+"""Locks through the vfs of two mounts: who gets them, who waits, what closing gives back, and what
+is seen under a lock."""
 
 import os
 from functools import partial
@@ -232,7 +233,7 @@ async def test_who_is_interrupted_does_not_hold_it(autojump_clock, cluster, on, 
         assert not second.vfs.locks.held
 
 
-@pytest.mark.parametrize("patience_s", [0.005, 0.02, 0.04, 0.06])
+@pytest.mark.parametrize("patience_s", [0.001 * n for n in range(1, 40, 3)])
 async def test_who_is_interrupted_keeps_what_it_had(autojump_clock, cluster, on, patience_s):
     async with on("nfs", "nfs") as (first, second):
         inode, one, two = await open_both(first, second)
@@ -248,10 +249,14 @@ async def test_who_is_interrupted_keeps_what_it_had(autojump_clock, cluster, on,
             nursery.start_soon(give_back)
             with trio.move_on_after(patience_s) as scope:
                 await fcntl(second, two, A, "w", 0, 25, wait=True)
-        assert scope.cancelled_caught
         await trio.sleep(1)
-        mine = [(lock.exclusive, lock.start, lock.end) for lock in held(cluster, inode)]
-        assert mine == [(False, 0, 10), (True, 20, 30)]
+        mine = [set(), set()]
+        for lock in held(cluster, inode):
+            mine[lock.exclusive].update(range(lock.start, lock.end))
+        if scope.cancelled_caught:
+            assert mine == [{*range(10)}, {*range(20, 30)}]
+        else:
+            assert mine == [set(), {*range(30)}]
 
 
 async def test_the_interrupt_does_not_wait_for_servers_that_are_away(autojump_clock, cluster, on):
@@ -342,7 +347,5 @@ async def test_what_cannot_be_written_does_not_come_late(autojump_clock, cluster
         await flock(second, two, A)
         await trio.sleep(20)
         assert cluster.content(inode) == b""
-        assert await refused(first.fsync, one, False) is Code.NO_SPACE, (
-            "an unlock is often not seen"
-        )
+        assert await refused(first.fsync, one, False) is Code.NO_SPACE, "who looks at an unlock?"
         await first.fsync(one, False)
