@@ -52,13 +52,17 @@ class Reservation(NamedTuple):
 
 
 class Loss:
-    """Changes from ``start`` on, made under a lock or turn that is lost: others may have it."""
+    """Changes from ``start`` on, made under a lock or turn that is lost: others may have it.
 
-    __slots__ = ("error", "over", "start")
+    ``told``: whoever had the file open gets to know it anyway.
+    """
 
-    def __init__(self, error: TideError, start: int) -> None:
+    __slots__ = ("error", "over", "start", "told")
+
+    def __init__(self, error: TideError, start: int, told: bool) -> None:
         self.error = error
         self.start = start
+        self.told = told
         self.over = trio.Event()
 
 

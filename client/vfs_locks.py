@@ -162,7 +162,7 @@ class LockOperations(VfsCaches):
             )
             file = self.files.peek(inode)
             if file is not None and inode in locked:
-                self.writer.lose(file, error)
+                self.writer.lose(file, error, told=True)
             self.appender.lose(inode, error)
 
     def in_doubt(self, file: File) -> bool:

@@ -274,18 +274,19 @@ class Writer:
             self._committer.give_up(file, start)
         self._room.unpark_all()
 
-    def lose(self, file: File, error: TideError, start: int = 0) -> None:
+    def lose(self, file: File, error: TideError, start: int = 0, *, told: bool = False) -> None:
         """What was changed from ``start`` on and is not committed must not be written any more. It
-        will be dropped soon, which ``error`` tells at the next flush."""
+        will be dropped soon, which ``error`` tells at the next flush; not if all who had the file
+        open are ``told`` in another way: it is no concern of who opens it afterwards."""
         if file.lost is None and (file.modified or file.reserved):
-            file.lost = Loss(error, start)
+            file.lost = Loss(error, start, told)
             self._shell.nursery.start_soon(self._drop_lost, file, file.lost)
 
     async def _drop_lost(self, file: File, loss: Loss) -> None:
         try:
             await self.give_up(file, loss.start)
         finally:
-            file.given_up, file.lost = loss.error, None
+            file.given_up, file.lost = None if loss.told else loss.error, None
             loss.over.set()
 
     async def quiet(self, file: File) -> None:

@@ -107,6 +107,11 @@ class Stage:
         found: dict[str, object] = json.loads(done.stdout)
         return found
 
+    def check_status(self) -> None:
+        """CampaignError when `tidefs status` has something to complain about."""
+        if problems := self.status()["problems"]:
+            raise CampaignError(f"status says: {problems}")
+
     def pids(self, role: str) -> list[int]:
         """The process ids of the running servers of a role."""
         servers = self.status()["servers"]
@@ -147,6 +152,14 @@ class Stage:
                 if b"mount" in words and os.fsencode(self.cluster) in words:
                     found.append(int(entry.name))
         return found
+
+    def client_pid(self, point: Path) -> int:
+        """The process id of the client that serves one mount point."""
+        for pid in self.client_pids():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if os.fsencode(point) in words:
+                return pid
+        raise CampaignError(f"no process serves {point}")
 
     def kill(self, *pids: int) -> None:
         """kill -9, then wait until they are gone."""
