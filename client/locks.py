@@ -285,6 +285,8 @@ class Locks:
                 await attempt.news.wait()
         finally:
             del self._tickets[ticket]
+        if attempt.lost:
+            attempt.check()
         async with self._in_turn(attempt.wish.holder):
             request = Withdraw(attempt.wish.holder.inode, ticket)
             answer = await self._meta.call(request, session=attempt.session)

@@ -335,6 +335,7 @@ class FakeMeta:
                 if handle in cluster.chunks:
                     cluster.chunks[handle].version = version
                 places.append(ChunkPlace(index, handle, version, [cluster.place], True))
+                self.may_write.add(handle)
         return meta.Layout(cluster.state.attributes(request.inode), places)
 
     def report_failure(self, handle, version, servers):
