@@ -35,6 +35,7 @@ from .vfs_locks import FENCE_XATTR, LockOperations
 log = logging.getLogger(__name__)
 
 CAPABILITY = b"security.capability"
+NOTHING = NewAttributes()
 TIME_MIN_NS = -(1 << 63)
 TIME_MAX_NS = (1 << 63) - 1
 """Times from 1677 to 2262. What lies beyond becomes that, as on other file systems of Linux."""
@@ -64,7 +65,9 @@ class AttributeOperations(LockOperations):
         if new.atime_ns is not None or new.atime_now:
             self.readings.drop(inode)
         new = new._replace(atime_ns=_in_range(new.atime_ns), mtime_ns=_in_range(new.mtime_ns))
-        request = SetAttributes(inode, *new)
+        # chown(2) of nothing to nobody arrives so, and takes privileges away as any other.
+        kills = new.kill_privileges or new == NOTHING
+        request = SetAttributes(inode, *new._replace(kill_privileges=kills))
         file = self.files.peek(inode)
         if file is None and new.size is not None:
             # Truncation is in order with writes through handles that may be opened meanwhile.
@@ -83,7 +86,7 @@ class AttributeOperations(LockOperations):
         self.absorb(reply.attributes, own=True)
         if new.mode is not None:
             self.unlearn(inode, acl.ACCESS)
-        if new.kill_privileges or new.uid is not None or new.gid is not None:
+        if kills or new.uid is not None or new.gid is not None:
             self.unlearn(inode, CAPABILITY)
         return self.known(reply.attributes)
 

@@ -150,27 +150,20 @@ class Operations:
 
     def _listxattr(self, header: Header, arguments: Arguments) -> Soon[Buffer | int]:
         (room_bytes,) = arguments
+        is_root = header[UID] == 0
 
         def sized(names: list[bytes]) -> Buffer | int:
+            if not is_root:  # xattr(7): others do not see them; the kernel leaves that to us
+                names = [name for name in names if not name.startswith(b"trusted.")]
             return _sized(b"".join(name + b"\0" for name in names), room_bytes)
 
         return _then(self._vfs.listxattr(header[NODEID]), sized)
 
     def _setxattr(self, header: Header, arguments: Arguments) -> Soon[None]:
         _, flags, more_flags, name, value = arguments
-        done = self._vfs.setxattr(header[NODEID], name, value, flags)
-        if not more_flags & o.SETXATTR_ACL_KILL_SGID:
-            return done
-        return self._kill_sgid(done, header[NODEID])
-
-    async def _kill_sgid(self, done: Soon[None], inode: int) -> None:
-        """Who sets an access list, is not in the group and has no CAP_FSETID, loses set-group-id
-        (acl(5); the kernel has decided that)."""
-        await _settled(done)
-        known = await _settled(self._vfs.getattr(inode, None))
-        mode = known.attributes.mode
-        if mode & stat.S_ISGID:
-            await _settled(self._vfs.setattr(inode, NewAttributes(mode=mode & ~stat.S_ISGID), None))
+        if more_flags & o.SETXATTR_ACL_KILL_SGID:
+            return self._vfs.setxattr(header[NODEID], name, value, flags, kill_set_group_id=True)
+        return self._vfs.setxattr(header[NODEID], name, value, flags)
 
     # --- files
 

@@ -243,7 +243,10 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        return await _settled(self._vfs.listxattr(inode))
+        names = await _settled(self._vfs.listxattr(inode))
+        if ctx.uid == 0:
+            return names
+        return [name for name in names if not name.startswith(b"trusted.")]  # xattr(7)
 
     @_translated
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -253,7 +256,9 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        return _file_info(await _settled(self._vfs.open(inode, flags)))
+        # libfuse says nothing of who may keep set-user-id when a file is truncated at its opening.
+        opened = self._vfs.open(inode, flags, kill_privileges=ctx.uid != 0)
+        return _file_info(await _settled(opened))
 
     @_translated
     async def create(
