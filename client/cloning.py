@@ -13,19 +13,19 @@ from typing import NamedTuple
 import trio
 
 from ..fs.errors import Code, TideError
-from ..fs.limits import CALL_TIMEOUT_MS, CHUNK_BYTES, MIB
+from ..fs.limits import (
+    CALL_TIMEOUT_MS,
+    CHUNK_BYTES,
+    CLONE_CHUNKS_MAX,
+    CLONE_MIN_BYTES,
+    CLONES_IN_FLIGHT_MAX,
+)
 from ..fs.messages.meta import Commit, Extents, GetLayout, NewChunk, ReportFailure
 from ..fs.messages.places import ChunkPlace
 from .inodes import File
 from .intervals import IntervalSet
 from .reading import Shell, extents
 from .writing import Writer
-
-CLONE_MIN_BYTES = 1 * MIB
-"""Less is copied sooner than cloned: a clone is synced on every replica."""
-CLONES_AT_ONCE = 4
-CLONE_CHUNKS_MAX = 16
-"""In one call, which then says how far it came: so a signal need not wait for a large file."""
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Cloner:
 
     async def _make_all(self, plan: _Plan, target: File, made: dict[int, ChunkPlace]) -> None:
         """Reserve and fill the new chunks; ``made``: those that are reserved."""
-        limit = trio.CapacityLimiter(CLONES_AT_ONCE)
+        limit = trio.CapacityLimiter(CLONES_IN_FLIGHT_MAX)
         failures: list[TideError] = []
 
         async def make(index: int, source: ChunkPlace) -> None:

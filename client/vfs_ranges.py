@@ -3,9 +3,9 @@
 import os
 
 from ..fs.errors import Code, TideError
-from ..fs.limits import CHUNK_BYTES, FILE_MAX_BYTES
+from ..fs.limits import CHUNK_BYTES, CLONE_MIN_BYTES, FILE_MAX_BYTES
 from ..fs.messages.meta import GetSpace
-from .cloning import CLONE_MIN_BYTES, Cloner
+from .cloning import Cloner
 from .fuse.driver import Soon
 from .holes import Holes
 from .inodes import File

@@ -23,6 +23,8 @@ def shrink() -> None:
     limits.WRITE_BEHIND_BYTES = 128 * KIB
     limits.FRAME_PAYLOAD_MAX_BYTES = 256 * KIB
     limits.READ_AHEAD_BYTES = 4 * limits.CACHE_BLOCK_BYTES
+    limits.CLONE_MIN_BYTES = 16 * KIB
+    limits.EXTENT_CHUNKS_MAX = 2
     limits.READDIR_ENTRIES_MAX = 4
     limits.APPEND_MAX_BYTES = 128
     limits.SNAPSHOT_PIECE_BYTES = 4 * KIB

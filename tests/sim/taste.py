@@ -9,8 +9,9 @@ OPERATIONS = (
     *("create", "mkdir", "mknod", "symlink", "readlink", "link", "unlink", "rmdir", "rename"),
     *("list", "stat", "chmod", "utime", "set_xattr", "get_xattr", "list_xattrs", "remove_xattr"),
     *("forget", "open", "write", "read", "truncate", "fsync", "close"),
+    *("punch", "zero", "seek", "copy"),
 )
-ONLY_BYTES = ("open", "write", "read", "truncate", "fsync", "close")
+ONLY_BYTES = OPERATIONS[OPERATIONS.index("open") :]
 
 
 @dataclass

@@ -158,6 +158,20 @@ class LocalFileSystem:
     def write(self, handle, offset, data):
         return os.pwrite(handle, data, offset)
 
+    @translated
+    def fallocate(self, handle, mode, offset, length):
+        if LIBC.fallocate64(handle, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    @translated
+    def lseek(self, handle, offset, whence):
+        return os.lseek(handle, offset, whence)
+
+    @translated
+    def copy_file_range(self, source, source_offset, target, target_offset, length):
+        return os.copy_file_range(source, target, length, source_offset, target_offset)
+
     def flush(self, handle):
         """Nothing is kept back."""
 

@@ -8,7 +8,8 @@ import os
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from tidefs.client.fuse.driver import Caller, FileSystem, Known, NewAttributes, Soon
+from tidefs.client.fuse.driver import Caller, FileSystem, Known, LockRange, NewAttributes, Soon
+from tidefs.client.vfs_ranges import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.ids import ROOT
@@ -17,6 +18,9 @@ from tidefs.fs.messages.meta import DirectoryEntry
 from .model import Path
 
 T = TypeVar("T")
+
+FIRST_OPEN_FILE = 1 << 32
+"""Owners of locks are numbers; those of open files and those of processes are different ones."""
 
 CALLER = Caller(uid=1000, gid=1000, pid=7, umask=0)
 
@@ -33,6 +37,8 @@ class OpenFile:
         self._vfs = vfs
         self.inode = inode
         self.handle = handle
+        self._number = FIRST_OPEN_FILE + handle
+        self._process: int | None = None
 
     async def read(self, offset: int, length: int) -> bytes:
         return bytes(await settled(self._vfs.read(self.handle, offset, length)))
@@ -51,12 +57,75 @@ class OpenFile:
         new = NewAttributes(size=size)
         return (await settled(self._vfs.setattr(self.inode, new, self.handle))).attributes
 
+    async def make_hole(self, offset: int, length: int, *, extend: bool) -> None:
+        """fallocate(2): with PUNCH_HOLE, or with ZERO_RANGE, which may extend the file."""
+        mode = ZERO_RANGE if extend else PUNCH_HOLE | KEEP_SIZE
+        await settled(self._vfs.fallocate(self.handle, mode, offset, length))
+
+    async def next_data(self, offset: int) -> int | None:
+        """lseek(2) with SEEK_DATA; None when there is none."""
+        try:
+            return await settled(self._vfs.lseek(self.handle, offset, os.SEEK_DATA))
+        except TideError as error:
+            if error.code is not Code.NO_SUCH_POSITION:
+                raise
+            return None
+
+    async def copy_to(self, offset: int, target: "OpenFile", to: int, data: bytes) -> None:
+        """copy_file_range(2), until it is done. As the kernel does, what the file system does not
+        copy is read and written; ``data`` is known to be there."""
+        copied = 0
+        try:
+            while copied < len(data):
+                count = await settled(
+                    self._vfs.copy_file_range(
+                        self.handle,
+                        offset + copied,
+                        target.handle,
+                        to + copied,
+                        len(data) - copied,
+                    )
+                )
+                assert count > 0, "less was copied than is there"
+                copied += count
+        except TideError as error:
+            if error.code is not Code.NOT_SUPPORTED:
+                raise
+            await target.write(to + copied, data[copied:])
+
     async def close(self) -> None:
         """close(2) and the last reference: flush tells the error, release always follows."""
+        owners = () if self._process is None else (self._process,)
         try:
-            await settled(self._vfs.flush(self.handle))
+            await settled(self._vfs.flush(self.handle, *owners))
         finally:
-            await settled(self._vfs.release(self.handle))
+            await settled(self._vfs.release(self.handle, *owners and (self._number,)))
+
+    # --- locks ---------------------------------------------------------------------------------
+
+    def owner(self, process: int, *, flock: bool) -> int:
+        """Who locks, as the kernel numbers it: a process with fcntl(2), else this open file. From
+        now on it is closed by that process."""
+        self._process = process
+        return self._number if flock else process
+
+    async def lock(self, process: int, lock: LockRange, *, wait: bool, flock: bool) -> None:
+        """F_SETLK, F_SETLKW, LOCK_SH, LOCK_EX."""
+        owner = self.owner(process, flock=flock)
+        await settled(self._vfs.setlk(self.handle, owner, lock, wait=wait, flock=flock))
+
+    async def unlock(self, process: int, start: int, end: int, *, flock: bool) -> None:
+        """F_UNLCK, LOCK_UN."""
+        owner = self.owner(process, flock=flock)
+        await settled(self._vfs.unlock(self.handle, owner, start, end, flock=flock))
+
+    async def in_the_way(self, process: int, lock: LockRange) -> LockRange | None:
+        """F_GETLK."""
+        return await settled(self._vfs.getlk(self.handle, process, lock))
+
+    async def fence(self) -> int:
+        """The newest token of this mount's locks on the file."""
+        return int(await settled(self._vfs.getxattr(self.inode, b"user.tidefs.fence")))
 
 
 class User:
@@ -175,10 +244,10 @@ class User:
         known, opened = await settled(self.vfs.create(parent, path[-1], mode, flags, CALLER))
         return OpenFile(self.vfs, self._count(known).attributes.inode, opened.handle)
 
-    async def open(self, path: Path) -> OpenFile:
-        """open(2) with O_RDWR."""
+    async def open(self, path: Path, flags: int = os.O_RDWR) -> OpenFile:
+        """open(2)."""
         attributes = await self.look(path)
-        opened = await settled(self.vfs.open(attributes.inode, os.O_RDWR))
+        opened = await settled(self.vfs.open(attributes.inode, flags))
         return OpenFile(self.vfs, attributes.inode, opened.handle)
 
     async def read_all(self, path: Path) -> tuple[Attributes, bytes]:

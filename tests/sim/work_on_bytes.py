@@ -7,6 +7,7 @@ from tidefs.fs.attributes import Kind
 from tidefs.fs.errors import TideError
 from tidefs.fs.limits import CHUNK_BYTES
 
+from .file_model import FileModel
 from .model import Node, Tree
 from .user import as_text
 from .work_on_names import OPEN_MAX
@@ -78,6 +79,79 @@ class WorkOnBytes(Work):
             lambda: self.user.change(path, NewAttributes(size=size)),
             Node.see,
             data=True,
+        )
+
+    # --- holes and copies ----------------------------------------------------------------------
+
+    async def _punch(self) -> None:
+        await self._make_hole(extend=False)
+
+    async def _zero(self) -> None:
+        await self._make_hole(extend=True)
+
+    async def _make_hole(self, *, extend: bool) -> None:
+        if not self.handles:
+            return
+        handle = self._random.choice(self.handles)
+        model = handle.node.file
+        if model.sizes is not None or model.unsettled:
+            return
+        offset = self._offset(handle.node)
+        reach = self._random.choice((self._taste.write_max_bytes, 3 * CHUNK_BYTES))
+        length = self._random.randint(1, reach)
+        end = offset + length if extend else min(offset + length, model.size)
+        if offset < end:
+            model.write(offset, bytes(end - offset))
+        handle.node.mtime_ns = None
+        await self._data_step(
+            f"{'zero' if extend else 'punch'} #{handle.node.inode} {offset}+{length}",
+            handle,
+            lambda: handle.file.make_hole(offset, length, extend=extend),
+        )
+
+    async def _seek(self) -> None:
+        """What is said to be a hole has to be zeros."""
+        if not self.handles:
+            return
+        handle = self._random.choice(self.handles)
+        model = handle.node.file
+        if model.sizes is not None or model.unsettled or not model.size:
+            return
+        offset = self._random.randrange(model.size)
+
+        def see(file: FileModel, at: int | None) -> str | None:
+            end = file.size if at is None else at
+            if not offset <= end <= file.size:
+                return f"data at {end}, the size is {file.size}"
+            return file.see_bytes(offset, end - offset, bytes(end - offset))
+
+        await self._step(
+            f"seek #{handle.node.inode} {offset}",
+            lambda _: model,
+            lambda: handle.file.next_data(offset),
+            see,
+            data=True,
+        )
+
+    async def _copy(self) -> None:
+        """From a file that nothing can happen to any more, at borders of chunks."""
+        sources = [handle for handle in self.handles if handle.node.file.all_synced()]
+        if not sources:
+            return
+        source, target = self._random.choice(sources), self._random.choice(self.handles)
+        size = source.node.file.size
+        offset = self._random.randint(0, size // CHUNK_BYTES) * CHUNK_BYTES
+        to = self._random.randint(0, 2) * CHUNK_BYTES
+        length = min(size - offset, self._random.choice((size, CHUNK_BYTES)))
+        if length <= 0 or (source.node is target.node and abs(offset - to) < length):
+            return
+        data = source.node.file.expected(offset, length)
+        target.node.mtime_ns = None
+        target.node.file.write(to, data)
+        await self._data_step(
+            f"copy #{source.node.inode} {offset}+{length} to #{target.node.inode} {to}",
+            target,
+            lambda: source.file.copy_to(offset, target.file, to, data),
         )
 
     async def _fsync(self) -> None:
