@@ -1,98 +1,28 @@
-"""The pyfuse3 driver over a small file system in memory, through the real kernel."""
+"""Both drivers over a small file system in memory, through the real kernel."""
 
 import contextlib
 import errno
 import os
 import shutil
 import stat
-import struct
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 import trio
 from tidefs.client.fuse.driver import Caller
-from tidefs.client.fuse.pyfuse3_driver import Invalidation, Pyfuse3Driver
 from tidefs.client.fuse.translation import blocks_of
+from tidefs.client.options import DriverName
 from tidefs.fs.attributes import Kind
 from tidefs.fs.errors import Code, TideError
-from tidefs.tests.mount.memory_file_system import Late, MemoryFileSystem, Node
+from tidefs.tests.mount.drivers import Mount, errno_of, mounted, needs_fuse, renameat2
+from tidefs.tests.mount.memory_file_system import MemoryFileSystem, Node
 
-T = TypeVar("T")
-
-needs_fuse = pytest.mark.skipif(
-    not os.access("/dev/fuse", os.R_OK | os.W_OK) or os.geteuid() != 0,
-    reason="needs /dev/fuse and root",
-)
 pytestmark = [pytest.mark.mount, needs_fuse]
 
 
-class Mount:
-    def __init__(self, file_system: MemoryFileSystem, path: Path, driver: Pyfuse3Driver) -> None:
-        self.file_system = file_system
-        self.path = path
-        self.invalidation: Invalidation
-        self.driver = driver
-
-    async def run(self, work: Callable[[Path], T]) -> T:
-        """What touches the mount runs in a thread: this one answers the kernel."""
-        return await trio.to_thread.run_sync(work, self.path)
-
-
-@contextlib.asynccontextmanager
-async def mounted(
-    folder: Path, file_system: MemoryFileSystem, late: bool = False
-) -> AsyncIterator[Mount]:
-    folder.mkdir(exist_ok=True)  # noqa: ASYNC240 - nothing is mounted there yet
-    invalidation = Invalidation()
-    served: Any = Late(file_system) if late else file_system
-    options = {"default_permissions", "allow_other", "fsname=tidefs:test", "subtype=tidefs", "dev"}
-    driver = Pyfuse3Driver(served, str(folder), options, invalidation)
-    mount = Mount(file_system, folder, driver)
-    mount.invalidation = invalidation
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(driver.serve_forever)
-            try:
-                yield mount
-            finally:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(unmount, folder)
-    finally:
-        unmount(folder)
-
-
-def unmount(folder: Path) -> None:
-    if (
-        os.path.ismount(folder)
-        and subprocess.run(["umount", folder], capture_output=True, check=False).returncode
-    ):
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-@pytest.fixture(params=[False, True], ids=["at-once", "late"])
-async def mount(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Mount]:
-    async with mounted(tmp_path / "mnt", MemoryFileSystem(), request.param) as mount:
-        yield mount
-
-
-def errno_of(call: Callable[..., object], *arguments: Any, **more: Any) -> int | None:
-    try:
-        call(*arguments, **more)
-    except OSError as error:
-        return error.errno
-    return None
-
-
-def renameat2(old: Path, new: Path, flags: int) -> int:
-    import ctypes  # noqa: PLC0415
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags)
-    return ctypes.get_errno() if result else 0
+pytestmark = [pytest.mark.mount, needs_fuse]
 
 
 async def test_names_of_255_arbitrary_bytes(mount: Mount) -> None:
@@ -228,11 +158,6 @@ async def test_xattrs(mount: Mount) -> None:
         os.removexattr(file, "user.a")
         assert errno_of(os.removexattr, file, "user.a") == errno.ENODATA
         assert errno_of(os.getxattr, file, "user.a") == errno.ENODATA
-        acl = "system.posix_acl_access"
-        entries = [(tag, 6, 0xFFFFFFFF) for tag in (1, 4, 0x20)]
-        value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-        assert errno_of(os.setxattr, file, acl, value) == errno.EOPNOTSUPP
-        assert errno_of(os.getxattr, file, acl) == errno.EOPNOTSUPP
 
     await mount.run(work)
 
@@ -337,28 +262,31 @@ async def test_an_open_file_outlives_its_name(mount: Mount) -> None:
     await mount.run(work)
 
 
-async def test_the_kernel_forgets_what_it_is_told_to(tmp_path: Path) -> None:
-    async with mounted(tmp_path / "mnt", MemoryFileSystem(trust_ms=3_600_000)) as mount:
+async def test_the_kernel_forgets_what_it_is_told_to(
+    tmp_path: Path, driver_name: DriverName
+) -> None:
+    file_system = MemoryFileSystem(trust_ms=3_600_000)
+    async with mounted(tmp_path / "mnt", file_system, driver_name) as mount:
         await mount.run(lambda path: (path / "file").write_bytes(b"old"))
         # (A read would make the kernel ask for the attributes anyway, for the access time.)
         assert await mount.run(lambda path: (path / "file").stat().st_size) == 3
         node = mount.file_system.root.names[b"file"][1]
         node.data[:] = b"newer"
         assert await mount.run(lambda path: (path / "file").stat().st_size) == 3
-        mount.invalidation.invalidate_inode(node.inode, attributes_only=False)
+        mount.caches.invalidate_inode(node.inode, attributes_only=False)
         while await mount.run(lambda path: (path / "file").stat().st_size) != 5:
             pass
         assert await mount.run(lambda path: (path / "file").read_bytes()) == b"newer"
         del mount.file_system.root.names[b"file"]
         assert await mount.run(lambda path: (path / "file").exists())
-        mount.invalidation.invalidate_entry(1, b"file")
-        mount.invalidation.invalidate_entry(1, b"never known")
+        mount.caches.invalidate_entry(1, b"file")
+        mount.caches.invalidate_entry(1, b"never known")
         while await mount.run(lambda path: (path / "file").exists()):
             pass
 
 
-async def test_unmount_while_it_is_used(tmp_path: Path) -> None:
-    async with mounted(tmp_path / "mnt", MemoryFileSystem()) as mount:
+async def test_unmount_while_it_is_used(tmp_path: Path, driver_name: DriverName) -> None:
+    async with mounted(tmp_path / "mnt", MemoryFileSystem(), driver_name) as mount:
         file = await mount.run(lambda path: (path / "file").open("wb", buffering=0))
         mount.driver.unmount()
         while await trio.to_thread.run_sync(os.path.ismount, mount.path):
@@ -371,11 +299,26 @@ async def test_unmount_while_it_is_used(tmp_path: Path) -> None:
         mount.path.mkdir()
 
 
-async def test_forgotten_inodes_reach_the_file_system(mount: Mount) -> None:
-    def work(path: Path) -> None:
-        (path / "file").write_text("x")
-        os.unlink(path / "file")
+async def test_lookups_and_forgets_are_even(mount: Mount) -> None:
+    file_system = mount.file_system
 
-    await mount.run(work)
-    while mount.file_system.released == 0 or not mount.file_system.forgotten:
+    def work(path: Path) -> int:
+        (path / "file").write_text("x")
+        for _ in range(10):
+            (path / "file").stat()
+        os.link(path / "file", path / "other")
+        os.rename(path / "other", path / "third")
+        for _ in range(3):
+            assert sorted(entry.name for entry in os.scandir(path)) == ["file", "third"]
+        inode = (path / "file").stat().st_ino
+        os.unlink(path / "file")
+        os.unlink(path / "third")
+        return inode
+
+    inode = await mount.run(work)
+    # Each listing counts a lookup for each name in it, if it told the attributes.
+    counts = {file_system.looked_up[inode] + listed for listed in (0, 2, 4, 6)}
+    while file_system.forgotten[inode] not in counts:
+        assert file_system.forgotten[inode] < max(counts)
         await trio.lowlevel.checkpoint()
+    assert file_system.released == 1
