@@ -147,6 +147,11 @@ class Writer:
         in the background that was overcome since is none."""
         try:
             await self._flush(file, sync=sync)
+        except TideError:
+            if file.lost is not None:
+                await file.lost.over.wait()
+                file.given_up = None  # it is told now
+            raise
         finally:
             file.failure = None
         told, file.given_up = file.given_up, None
