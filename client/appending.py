@@ -162,7 +162,7 @@ class Appender:
             return
         try:
             if file.modified:
-                await self._writer.flush(file)
+                await self._writer.write_back(file)
         except TideError as error:
             if file.lost is None:
                 await self._writer.give_up(file, min(turn.start, file.server_size))

@@ -103,7 +103,7 @@ class LockOperations(VfsCaches):
         if not (file.modified or file.failure is not None):
             return
         try:
-            await self.writer.flush(file)
+            await self.writer.write_back(file)
         except TideError as error:
             if file.lost is None:
                 await self.writer.give_up(file)

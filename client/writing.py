@@ -158,6 +158,12 @@ class Writer:
         if told is not None:
             raise told
 
+    async def write_back(self, file: File) -> None:
+        """As ``flush``, for somebody who does not count as told: what was lost is still to be told
+        to an application."""
+        await self._flush(file, sync=False)
+        file.failure = None
+
     async def _flush(self, file: File, *, sync: bool) -> None:
         async with file.lock, _Frozen(self, file):
             await self._flush_locked(file, sync=sync)
