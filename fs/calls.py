@@ -327,6 +327,8 @@ class Connection:
             if what == NOTICE and self.state is State.OPEN:
                 _, method, fields = header
                 return self._told(method, fields, frame.payload)
+            if what == NOTICE and self._hello is not None:
+                return None  # the welcome before it was lost; so may any notice be
             if what == ERROR and self.state is State.OPEN:
                 _, number, code, detail, delay_ms = header
                 self._failed(number, code, detail, delay_ms)

@@ -146,6 +146,18 @@ def test_a_notice_before_the_greeting_ends_the_connection():
         far.received(frame_of(NOTICE, PULSE.METHOD, PULSE))
 
 
+def test_a_notice_in_place_of_a_welcome_that_was_lost_is_lost_as_well():
+    near = Connection("unix:/x", hello=NEAR.hello())
+    far = Connection("unix:/x#1", identity=FAR)
+    far.received(taken(near)[0])
+    (welcome,) = taken(far)
+    assert far.tell(PULSE)
+    (notice,) = taken(far)
+    assert near.received(notice) is None
+    near.received(welcome)
+    assert near.state is State.OPEN
+
+
 def test_who_asks_a_notice_is_told_so():
     _, far = ends()
     assert far.received(frame_of(REQUEST, 1, PULSE.METHOD, 1, PULSE)) is None
