@@ -39,6 +39,20 @@ class _Turn(NamedTuple):
     waited: bool
 
 
+class _Append:
+    """One write(2) on its way, in a task of its own: once its bytes may be on a server, it goes on
+    to its end, whatever becomes of who asked. Else they could arrive in somebody else's turn."""
+
+    def __init__(self, file: File, data: Buffer, prepare: Prepare) -> None:
+        self.file = file
+        self.data = data
+        self.prepare = prepare
+        self.begun = trio.CancelScope()  # until its bytes are taken
+        self.done = trio.Event()
+        self.offset: int | None = None
+        self.error: TideError | None = None
+
+
 class Appender:
     """Appends to all files of a mount. ``prepare``: see Locks."""
 
@@ -67,24 +81,50 @@ class Appender:
 
     async def append(self, file: File, data: Buffer, prepare: Prepare) -> int:
         """Append; the offset at which it is. In the modes that say so, it is committed."""
-        async with file.appending:
-            await self._take_turn(file, prepare)
-            if file.failure is not None:
-                await self._writer.flush(file)  # raises what is wrong, if it still is
-            await self._writer.wait_room(len(data))
-            file.check_not_lost()
-            offset = self._write(file, data)
-            try:
-                if self._mode.write_through:
-                    await self._write_out(file, offset)
-            finally:
-                await self._give_back_if_wanted(file)
-        return offset
+        append = _Append(file, data, prepare)
+        self._shell.nursery.start_soon(self._carry, append)
+        try:
+            await append.done.wait()
+        finally:
+            append.begun.cancel()
+        if append.offset is not None:
+            return append.offset
+        raise append.error or TideError(Code.DEVICE_ERROR, "the file system is being unmounted")
 
     async def finish(self, file: File) -> None:
         """The last handle is about to be closed: the turn does not outlive it."""
         async with file.appending:
             await self._give_back(file)
+
+    async def _carry(self, append: _Append) -> None:
+        file = append.file
+        try:
+            async with file.appending:
+                try:
+                    with append.begun:
+                        await self._make_ready(append)
+                    if not append.begun.cancel_called:
+                        append.offset = await self._append(file, append.data)
+                finally:
+                    await self._give_back_if_wanted(file)
+        except TideError as error:
+            append.error, append.offset = error, None
+        finally:
+            append.done.set()
+
+    async def _make_ready(self, append: _Append) -> None:
+        file = append.file
+        await self._take_turn(file, append.prepare)
+        if file.failure is not None:
+            await self._writer.flush(file)  # raises what is wrong, if it still is
+        await self._writer.wait_room(len(append.data))
+        file.check_not_lost()
+
+    async def _append(self, file: File, data: Buffer) -> int:
+        offset = self._write(file, data)
+        if self._mode.write_through:
+            await self._write_out(file, offset)
+        return offset
 
     def has_turn(self, file: File) -> bool:
         return file.inode in self._turns
@@ -108,9 +148,8 @@ class Appender:
     async def _write_out(self, file: File, offset: int) -> None:
         try:
             await self._writer.flush(file)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._writer.give_up(file, offset)
+        except TideError:
+            await self._writer.give_up(file, offset)
             raise
         finally:
             if not self._mode.cache_data:

@@ -329,6 +329,7 @@ class Locks:
 
     async def _unlock(self, holder: Holder, start: int, end: int) -> None:
         try:
+            await self._meta.settled()
             await self._meta.call(Unlock(*holder, start, end), session=self.session)
         except TideError as error:
             if error.code not in (Code.SESSION_EXPIRED, Code.STALE_HANDLE):

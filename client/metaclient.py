@@ -89,6 +89,9 @@ class MetaClient:
         self._links = LinkKeeper(ports, addresses, who, self._opens, self, readdress)
         self._events: SessionEvents | None = None
         self._something_closed = trio.Event()
+        self._left_alone: set[_Mutation] = set()
+        """Changes that were sent, and whose callers were cancelled."""
+        self._one_settled = trio.Event()
         self._refusals: dict[Backoff, TideError] = {}
         """Why requests that will be sent again are not answered now."""
 
@@ -155,6 +158,12 @@ class MetaClient:
     def listen(self, events: SessionEvents) -> None:
         """Tell ``events`` what happens to the session."""
         self._events = events
+
+    async def settled(self) -> None:
+        """Return when no change is under way any more whose caller gave up before this."""
+        before = set(self._left_alone)
+        while before & self._left_alone:
+            await self._one_settled.wait()
 
     async def renew(self, session: int) -> None:
         """Return when that session is known to live, with a new lease; SESSION_EXPIRED."""
@@ -292,6 +301,7 @@ class MetaClient:
         except trio.Cancelled:
             if change.sent and self._nursery is not None and not self._closed:
                 copied = [bytes(buffer) for buffer in payload]
+                self._left_alone.add(change)
                 self._nursery.start_soon(self._carry_to_the_end, change, request, copied, session)
             else:
                 self._give_back(change)
@@ -346,6 +356,9 @@ class MetaClient:
             log.info("%s, which nobody waits for any more: %s", type(request).__name__, error)
         finally:
             self._give_back(change)
+            self._left_alone.discard(change)
+            self._one_settled.set()
+            self._one_settled = trio.Event()
 
     async def _recover(self, link: Link, error: TideError, backoff: Backoff) -> None:
         """Return when the request should be sent again; what is final is raised."""

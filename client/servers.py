@@ -58,6 +58,11 @@ class MetaServers(Protocol):
         """Tell ``events`` from now on, and nobody else."""
         ...
 
+    async def settled(self) -> None:
+        """Return when no change is under way any more whose caller was cancelled before: what is
+        sent now comes after it."""
+        ...
+
     async def renew(self, session: int) -> None:
         """Return when that session is known to live, with a new lease; SESSION_EXPIRED."""
         ...

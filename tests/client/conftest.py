@@ -221,6 +221,9 @@ class FakeMeta:
     def listen(self, events):
         self.events = events
 
+    async def settled(self):
+        pass
+
     async def renew(self, session):
         await self.cluster.weather.delay()
         self.check_session(session)
