@@ -167,16 +167,23 @@ class Caller(Process):
             if address:
                 reply = await straight.call(address, self._request(what))
             else:
-                reply = await metaservers.call(self._request(what))
+                reply = await self._ask_metaservers(metaservers, what)
             answer = self._answer(what, reply)
         except TideError as error:
             self._failed(number, error, straight=bool(address))
             return
         self._say(number, answer)
 
+    async def _ask_metaservers(self, metaservers: Metaservers, what: object) -> Any:
+        return await metaservers.call(self._request(what))
+
+    def _refused(self, error: TideError) -> bool:
+        """Whether the error is an answer about the object."""
+        return error.code in ANSWERS
+
     def _failed(self, number: int, error: TideError, *, straight: bool) -> None:
         conditions = self.cluster.conditions
-        if error.code in ANSWERS:
+        if self._refused(error):
             self._say(number, error.code.name)
             return
         self.cluster.trace.note("answer", f"{self.host} {error.code.name}")

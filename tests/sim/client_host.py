@@ -13,6 +13,7 @@ from tidefs.fs.ports import Ports
 
 from .cluster import Cluster, Process
 from .rivals import Rival
+from .sharers import Sharer
 from .user import User
 from .workload import Worker
 
@@ -28,7 +29,7 @@ class Application:
 
     def __init__(
         self,
-        worker: Worker | Rival,
+        worker: Worker | Rival | Sharer,
         steps: int,
         route: "list[ClientHost]",
         stay: int,

@@ -147,7 +147,8 @@ def mount(cluster: Cluster, options: "Options", lies: Lies) -> MountLife:
             )
             if lies.close_publishes_late:
                 _publish_late(client.vfs, nursery)
-            await serve(client.vfs)
+            with cluster.watch.locks.connected(host, client.meta, ports.clock.monotonic_ns):
+                await serve(client.vfs)
             await client.close()
 
     return life
@@ -161,7 +162,8 @@ def open_session(cluster: Cluster) -> Mount:
             metaservers = MetaClient(ports, cluster.addresses(), Who(host, 1))
             nursery.start_soon(metaservers.run)
             await metaservers.wait_linked(PATIENCE_MS)
-            await work(metaservers)
+            with cluster.watch.locks.connected(host, metaservers, ports.clock.monotonic_ns):
+                await work(metaservers)
             await metaservers.close()
 
     return life

@@ -26,6 +26,7 @@ from .conditions import ViolationError
 from .file_model import FileModel
 from .model import Node
 from .rivals import Rival
+from .sharers import Sharer
 from .user import as_text
 from .workload import Worker
 
@@ -35,7 +36,7 @@ WELL_AFTER_MAX_S = 120.0
 AGREE_AFTER_MAX_S = 30.0
 
 
-async def check_servers(cluster: Cluster, workers: Sequence[Worker | Rival]) -> None:
+async def check_servers(cluster: Cluster, workers: Sequence[Worker | Rival | Sharer]) -> None:
     """Look at all servers. ``workers`` know which bytes were synced."""
     visitor = Process(cluster, "inspector")
     ports, scope = visitor.begin(visitor.no_disk())
@@ -45,6 +46,8 @@ async def check_servers(cluster: Cluster, workers: Sequence[Worker | Rival]) -> 
             inspector = Inspector(ports, nursery, cluster)
             if cluster.chunkservers:
                 await inspector.wait_until_well()
+            else:
+                await inspector.wait_until_led()
             for worker in workers:
                 while not await inspector.compare_replicas(worker):
                     await inspector.wait_until_well()
@@ -97,6 +100,10 @@ class Inspector:
                 await trio.sleep(POLL_S)
         raise ViolationError(f"still not well after {WELL_AFTER_MAX_S:.0f} s: {said}")
 
+    async def wait_until_led(self) -> None:
+        """Return once somebody leads, and has applied all that was ever agreed on."""
+        await self._ask_leader(GetStatus())
+
     async def compare_members(self) -> None:
         """Return once all members have applied the same log, and have the same state then."""
         said = ""
@@ -128,7 +135,7 @@ class Inspector:
             found[member.host] = await peer.call(GetDigest())
         return found
 
-    async def compare_replicas(self, worker: Worker | Rival) -> bool:
+    async def compare_replicas(self, worker: Worker | Rival | Sharer) -> bool:
         """Each replica of a file all of whose bytes were synced has exactly these bytes.
 
         False when rot was met that nobody had read yet: it is known and will be repaired now.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .conditions import ViolationError
 from .determinism import HOST
+from .lock_watch import LockWatch
 from .trace import Trace
 
 
@@ -25,6 +26,7 @@ class GroupWatch:
     """One run's. The members' hosts are known by the task that reports."""
 
     def __init__(self, trace: Trace) -> None:
+        self.locks = LockWatch(trace)
         self._trace = trace
         self._leaders: dict[int, str] = {}
         self._applied: dict[int, Applied] = {}
@@ -48,14 +50,17 @@ class GroupWatch:
             if self.on_leader is not None:
                 self.on_leader(host)
 
-    def applied(self, index: int, checksum: int) -> None:
-        """The host whose task this is applies the entry of that checksum at ``index``."""
+    def applied(self, index: int, checksum: int) -> bool:
+        """The host whose task this is applies the entry of that checksum at ``index``; whether it
+        is the first one to do so."""
         host = HOST.get()
+        is_new = index not in self._applied
         first = self._applied.setdefault(index, Applied(checksum, host))
         if first.checksum != checksum:
             raise self._violation(
                 f"index {index}: {host} applied another entry than {first.host} did"
             )
+        return is_new
 
     @property
     def elections(self) -> int:

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tidefs.fs.codec import checksum, pack
+from tidefs.fs.codec import checksum, convert, pack
+from tidefs.fs.errors import TideError
+from tidefs.fs.messages.base import METHODS
+from tidefs.fs.messages.locks import SetLock, Unlock, Withdraw
 from tidefs.metaserver.check import check
 from tidefs.metaserver.driver import Driver
-from tidefs.metaserver.entries import Entry
+from tidefs.metaserver.effects import Applied
+from tidefs.metaserver.entries import EndSession, Entry, Reap
 from tidefs.metaserver.raft.contract import Role
 from tidefs.metaserver.raft.core import Member
 from tidefs.metaserver.state import State
@@ -17,6 +21,9 @@ from .cluster import Cluster
 from .conditions import ViolationError
 from .determinism import HOST
 from .group_watch import GroupWatch
+from .lock_ledger import Owner, Range
+
+ABOUT_LOCKS = frozenset(request.METHOD for request in (SetLock, Unlock, Withdraw, EndSession, Reap))
 
 
 @contextmanager
@@ -25,8 +32,12 @@ def observed(watch: GroupWatch) -> Iterator[None]:
     apply, ready, begin = State.apply, Member.ready, Driver.__init__
 
     def seen_apply(self: State, entry: Entry) -> Any:
-        watch.applied(entry.index, checksum(pack(entry)))
-        return apply(self, entry)
+        first = watch.applied(entry.index, checksum(pack(entry)))
+        again = _is_repeated(self, entry) if first and entry.method in ABOUT_LOCKS else True
+        applied = apply(self, entry)
+        if not again:
+            _tell_of_locks(watch, self, entry, applied)
+        return applied
 
     checked: dict[int, int] = {}  # commit index that was looked at last, by term
 
@@ -49,6 +60,35 @@ def observed(watch: GroupWatch) -> Iterator[None]:
     finally:
         State.apply, Member.ready = apply, ready  # type: ignore[method-assign]
         Driver.__init__ = begin  # type: ignore[method-assign]
+
+
+def _is_repeated(state: State, entry: Entry) -> bool:
+    """Whether it was carried out before, or comes from nobody: it changes nothing."""
+    if not entry.session:
+        return False
+    sessions = state.tables.sessions
+    if sessions.get(entry.session) is None:
+        return True
+    last = sessions.slot(entry.session, entry.slot)
+    return last is not None and entry.sequence <= last.sequence
+
+
+def _tell_of_locks(watch: GroupWatch, state: State, entry: Entry, applied: Applied) -> None:
+    try:
+        request = convert(METHODS[entry.method], entry.fields)
+    except TideError:
+        return
+    if watch.locks.carried_out(entry.index, entry.session, request, applied.reply, applied.effects):
+        watch.locks.compare(
+            Range(
+                Owner(lock.kind, lock.session, lock.owner),
+                lock.inode,
+                lock.exclusive,
+                lock.start,
+                lock.end,
+            )
+            for lock in state.tables.locks.all_held()
+        )
 
 
 def _check_committed(leader: Member, watch: GroupWatch) -> None:
@@ -85,6 +125,9 @@ def check_state(cluster: Cluster) -> None:
     orphans = state.orphans() if cluster.clients else []
     if wrong or orphans:
         raise ViolationError(f"in the metaservers' state: {wrong[:5]}, orphans {orphans[:5]}")
+    locks = [*state.tables.locks.all_held(), *state.tables.locks.all_waiting()]
+    if locks or cluster.watch.locks.ledger.held or cluster.watch.locks.ledger.waiting:
+        raise ViolationError(f"locks that nobody can have any more: {locks[:5]}")
     known = {handle for handle, _ in state.all_chunks()}
     for other in cluster.chunkservers:
         garbage = other.chunks() - known

@@ -35,8 +35,8 @@ class Operation(NamedTuple):
 
     client: str
     what: Any
-    called: int
-    returned: int | None = None
+    called: float
+    returned: float | None = None
     answer: Any = NEVER
 
     def __str__(self) -> str:
@@ -211,7 +211,7 @@ def _shortest_wrong_beginning(
     """Until the first return at which no order is left."""
     moments = sorted(each.returned for each in operations if each.returned is not None)
 
-    def until(moment: int) -> list[Operation]:
+    def until(moment: float) -> list[Operation]:
         return [
             each
             if each.returned is not None and each.returned <= moment

@@ -45,6 +45,10 @@ What it does, and why each is survivable:
   else goes on.
 - ``flip_bit``: one bit in one chunk file rots, once for each chunk, and only where all servers that
   have the chunk are up and hold the same bytes, synced: the read is served from another one.
+- ``freeze_client``, ``strand_client`` (only where files are shared under locks): a client makes no
+  step, or nothing that it sends or is sent arrives, for longer than its session lives; then it goes
+  on, and all that arrives after all. Its locks are somebody else's by then, and what it writes late
+  must not be taken.
 - ``jump_clock``: a wall clock is set up to an hour forward or back. Leases do not depend on it.
 
 Never done: losing what was synced on every copy, or on a majority of the members.
@@ -59,7 +63,8 @@ from tidefs.fs.limits import SESSION_LEASE_MS
 from .cluster import DISK_LATENCY_S
 from .crash_disk import TOTAL_BYTES
 from .nemesis_base import PARTITION_MAX_S
-from .nemesis_group import GROUP_FAULTS, GroupFaults
+from .nemesis_group import GROUP_FAULTS
+from .nemesis_locks import LockFaults
 from .network import Weather
 
 if TYPE_CHECKING:
@@ -81,7 +86,7 @@ POWER_FAULTS = ("crash_metaservers", "crash_chunkservers")
 """Everything that is not synced is lost, everywhere at once."""
 
 
-class Nemesis(GroupFaults):
+class Nemesis(LockFaults):
     """Works on one cluster until healed."""
 
     def __init__(

@@ -25,6 +25,8 @@ class Faults:
         self._cut_after_s: dict[str, float] = {}
         self._isolated: tuple[str, str] | None = None
         """A link of the client that was cut off for longer than its session lives."""
+        self._stranded: set[str] = set()
+        """Clients that hear nothing for longer than that."""
 
     def heal(self) -> None:
         """End everything that holds."""

@@ -207,5 +207,5 @@ class GroupFaults(Faults):
 
     def _change_members(self) -> None:
         """Not while a client is cut off from all that it knows."""
-        if self._isolated not in self._cluster.network.blocked():
+        if self._isolated not in self._cluster.network.blocked() and not self._stranded:
             self._cluster.admin.ask()

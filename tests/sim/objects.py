@@ -1,14 +1,17 @@
-"""What the objects of a history are, when nobody interferes: names in folders, and registers. Pure.
+"""What the objects of a history are, when nobody interferes: names in folders, registers, and
+locks (``lock_objects.py``). Pure.
 
 Each file is known by a tag that nobody else gives (its owner's number), so that an answer tells
 which file was meant, whatever inode it got.
 """
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from tidefs.fs.errors import Code
 
+from . import lock_objects
 from .linearizability import NEVER, Model
+from .lock_objects import ON_LOCKS
 
 OK = "ok"
 EXISTS, NO_ENTRY, NO_ATTRIBUTE = (
@@ -75,15 +78,23 @@ ON_NAMES = (Create, Unlink, Rename, Look, List)
 
 
 def tree() -> Model:
-    """Folders and registers together: all folders are one object, as renames go between them."""
-
-    def object_of(what: object) -> str:
-        return "names" if isinstance(what, ON_NAMES) else what.register  # type: ignore[attr-defined]
-
-    return Model((), _step, object_of, lambda what: isinstance(what, Look | List | Read))
+    """All of them together: all folders are one object, as renames go between them."""
+    looks = Look | List | Read | lock_objects.Holders
+    return Model((), _step, _object_of, lambda what: isinstance(what, looks))
 
 
-def _step(state: Files, what: object, answer: object) -> Files | None:
+def _object_of(what: object) -> tuple[str, str]:
+    if isinstance(what, ON_NAMES):
+        return "names", ""
+    if isinstance(what, ON_LOCKS):
+        return "lock", what.lock
+    return "register", what.register  # type: ignore[attr-defined]
+
+
+def _step(state: Any, what: object, answer: object) -> Any:
+    if isinstance(what, ON_LOCKS):
+        locks, right = lock_objects.do(state, what, answer)
+        return locks if answer is NEVER or lock_objects.matches(right, answer) else None
     after, expected = do(state, what)
     return after if answer is NEVER or answer == expected else None
 

@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from .nemesis import CHUNK_FAULTS, FAULTS, POWER_FAULTS
+from .nemesis_locks import LOCK_FAULTS
 
 KIB = 1024
+LOCKS_IN = 0.3
+"""So many runs are about locks."""
 
 
 class Patience(NamedTuple):
@@ -44,10 +47,24 @@ class Options:
     faults: tuple[str, ...]
     pause_max_s: float
     one_stays_down: bool
+    lock_callers: int = 0
+    lockers: int = 0
+    counters: int = 0
+    appenders: int = 0
+
+    @property
+    def sharers(self) -> int:
+        """Applications that share files under locks."""
+        return self.lockers + self.counters + self.appenders
 
     @classmethod
-    def draw(cls, chance: random.Random) -> "Options":
-        """One of everything."""
+    def draw(cls, chance: random.Random, of_locks: random.Random) -> "Options":
+        """One of everything. ``of_locks``: whether it is about locks, and how."""
+        options = cls._draw(chance)
+        return options._with_locks(of_locks) if of_locks.random() < LOCKS_IN else options
+
+    @classmethod
+    def _draw(cls, chance: random.Random) -> "Options":
         calling = chance.random() < 0.65
         mounting = not calling or chance.random() < 0.3
         replicas = chance.choice((1, 2, 3))
@@ -74,6 +91,27 @@ class Options:
             one_stays_down=chance.random() < 0.5,
         )
 
+    def _with_locks(self, chance: random.Random) -> "Options":
+        """Files are shared under locks, and nothing else is done; or names and registers beside
+        locks, without mounts."""
+        if not self.clients or (self.callers and chance.random() < 0.5):
+            some = replace(self, clients=0, applications=0, rivals=0, chunkservers=0)
+            calling = _draw_faults(chance, mounting=False)
+            return replace(some, callers=0, lock_callers=chance.choice((2, 3, 4)), faults=calling)
+        faults = _draw_faults(chance, mounting=True)
+        return replace(
+            self,
+            callers=0,
+            applications=0,
+            rivals=0,
+            clients=chance.choice((2, 2, 3)),
+            lockers=chance.choice((0, 2, 3, 4)),
+            counters=chance.choice((0, 2, 3)),
+            appenders=chance.choice((0, 2, 3)),
+            steps=chance.choice((10, 20, 40)),
+            faults=(*faults, *chance.sample(LOCK_FAULTS, chance.choice((0, 1, len(LOCK_FAULTS))))),
+        )
+
     def changed(self, text: str) -> "Options":
         """As ``key=value,key=value`` says, for numbers and words."""
         kinds = {key: type(value) for key, value in asdict(self).items()}
@@ -83,7 +121,8 @@ class Options:
     def with_faults(self, names: str) -> "Options":
         """Only these faults (names, or ``power`` for all machines at once), and work for them."""
         faults = POWER_FAULTS if names == "power" else tuple(names.split(","))
-        assert set(faults) <= set(FAULTS), f"unknown: {set(faults) - set(FAULTS)}"
+        unknown = {*faults} - {*FAULTS, *LOCK_FAULTS}
+        assert not unknown, f"unknown: {unknown}"
         return replace(self, faults=faults, think_max_s=0.1)
 
 

@@ -25,10 +25,13 @@ from .group_watch import GroupWatch
 from .history import History
 from .inside import check_state
 from .linearizability import Verdict, check, explain
+from .lock_callers import LockCaller
 from .nemesis import Nemesis
 from .objects import tree
 from .options import Options
 from .rivals import Rival
+from .sharers import Sharer
+from .sharing import make_sharers
 from .taste import Taste
 from .trace import Trace
 from .user import User
@@ -82,6 +85,7 @@ class Scenario:
             server.start()
         clients = self._make_clients(cluster)
         self._make_applications(cluster.conditions, clients)
+        self._make_sharers(cluster, clients)
         cluster.on_power_loss.append(self._lose_power)
         with trio.move_on_after(LIVENESS_MAX_S) as patience:
             await self._prepare(cluster)
@@ -127,7 +131,12 @@ class Scenario:
             rival = Rival(name, seed, write_max_bytes, conditions, self._trace)
             self._place(rival, [clients[number % len(clients)]])
 
-    def _place(self, worker: Worker | Rival, route: list[ClientHost]) -> None:
+    def _make_sharers(self, cluster: Cluster, clients: list[ClientHost]) -> None:
+        sharers = make_sharers(cluster, self._options, self._chance)
+        for number, sharer in enumerate(sharers):
+            self._place(sharer, [clients[number % len(clients)]])
+
+    def _place(self, worker: Worker | Rival | Sharer, route: list[ClientHost]) -> None:
         stay = self._chance.choice((5, 20))
         pause = partial(self._chance.uniform, 0.0, self._options.think_max_s)
         application = Application(worker, self._options.steps, route, stay, pause)
@@ -147,6 +156,20 @@ class Scenario:
                 only_reads=number > 1 and self._chance.random() < 0.5,
             )
             cluster.callers.append(caller)
+        for number in range(
+            self._options.callers, self._options.callers + self._options.lock_callers
+        ):
+            locker = LockCaller(
+                cluster,
+                number,
+                open_session(cluster),
+                places,
+                self._history,
+                count=self._options.calls,
+                think_max_s=self._options.think_max_s,
+                only_reads=False,
+            )
+            cluster.callers.append(locker)
 
     def _lose_power(self) -> None:
         for application in self._applications:
@@ -168,7 +191,7 @@ class Scenario:
 
         if self._applications:
             await self._visit(cluster, "first", make_folders)
-        if self._options.callers:
+        if self._options.callers or self._options.lock_callers:
             await self._speak(cluster, "zeroth", make_places)
 
     async def _work_under_faults(self, cluster: Cluster) -> Nemesis:
@@ -251,6 +274,7 @@ class Scenario:
                 for server in cluster.chunkservers:
                     server.stop(machine=False)
                     server.start()
+            if cluster.chunkservers or self._options.lock_callers:
                 await trio.sleep(SESSIONS_END_S)
             for server in cluster.metaservers:
                 server.stop(machine=True)

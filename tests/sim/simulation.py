@@ -64,7 +64,8 @@ def simulate(seed: int, how: How, copy_to: IO[str] | None = None) -> Outcome:
     """Run one seed."""
     chance = random.Random(f"{seed} options")
     broken = MUTATIONS[how.mutation] if how.mutation else Mutation()
-    options = replace(Options.draw(chance), **broken.options)
+    drawn = Options.draw(chance, random.Random(f"{seed} locks"))
+    options = replace(drawn, **broken.options)
     if how.faults:
         options = options.with_faults(how.faults)
     if how.changes:
