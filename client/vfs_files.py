@@ -32,6 +32,9 @@ T = TypeVar("T")
 class FileOperations(NameOperations):
     """The part of the vfs that deals with the bytes of files."""
 
+    unreported: TideError | None = None
+    """The first failure to store bytes that no close(2) and no fsync(2) was there to be told."""
+
     # --- open
 
     async def open(self, inode: int, flags: int, *, kill_privileges: bool = False) -> Opened:
@@ -294,7 +297,8 @@ class FileOperations(NameOperations):
     def release(self, handle: int, owner: int | None = None) -> Soon[None]:
         file = self.open_files.pop(handle).file
         holders = self.locks_at_release(handle, file)
-        if holders or file.modified or file.reserved or self.appender.has_turn(file):
+        unlinked_turn = self.appender.has_turn(file) and self._is_unlinked(file)
+        if holders or file.modified or file.reserved or unlinked_turn:
             return self._release_slowly(file, holders)
         self._released(file)
         return None
@@ -304,8 +308,9 @@ class FileOperations(NameOperations):
             await self.unlock_all(file, holders)
         except TideError as error:
             log.warning("inode %d: what was written under a lock is lost: %s", file.inode, error)
+            self.unreported = self.unreported or error
         finally:
-            if file.openings == 1:
+            if file.openings == 1 + self.appender.has_turn(file):
                 await self.appender.finish(file)
             await self._release_modified(file)
 
@@ -319,6 +324,7 @@ class FileOperations(NameOperations):
             log.warning(
                 "inode %d: what was written last could not be stored: %s", file.inode, error
             )
+            self.unreported = self.unreported or error
         finally:
             if file.openings == 1 and (file.modified or file.reserved):
                 await self.writer.give_up(file)
@@ -337,9 +343,10 @@ class FileOperations(NameOperations):
     async def close(self) -> None:
         """Before the mount ends: everything that is dirty goes to the servers.
 
-        Raises the first error when some of it could not.
+        Raises the first error when some of it could not, or could not before and no application
+        was there any more to be told.
         """
-        failures: list[TideError] = []
+        failures = [] if self.unreported is None else [self.unreported]
         for file in self.files.modified():
             try:
                 await self.writer.flush(file)
