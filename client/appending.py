@@ -21,7 +21,7 @@ from ..fs.limits import APPEND_TURN_MS, FILE_MAX_BYTES, LOCK_END
 from ..fs.messages.locks import LockAnswer, LockKind
 from ..fs.messages.meta import GetAttributes
 from .held_locks import Holder
-from .inodes import File
+from .inodes import File, Files
 from .locks import Locks, Prepare, Wish
 from .modes import Mode
 from .patience import NS_PER_MS
@@ -56,8 +56,11 @@ class _Append:
 class Appender:
     """Appends to all files of a mount. ``prepare``: see Locks."""
 
-    def __init__(self, shell: Shell, mode: Mode, writer: Writer, locks: Locks) -> None:
+    def __init__(
+        self, shell: Shell, files: Files, mode: Mode, writer: Writer, locks: Locks
+    ) -> None:
         self._shell = shell
+        self._files = files
         self._mode = mode
         self._writer = writer
         self._locks = locks
@@ -92,7 +95,8 @@ class Appender:
         raise append.error or TideError(Code.DEVICE_ERROR, "the file system is being unmounted")
 
     async def finish(self, file: File) -> None:
-        """The last handle is about to be closed: the turn does not outlive it."""
+        """Give the turn back now: the file was unlinked, or has changes that will be dropped. Else
+        the turn outlives the last handle, and who opens the file soon again has it still."""
         async with file.appending:
             await self._give_back(file)
 
@@ -133,6 +137,7 @@ class Appender:
         """The session is over, and with it the turn."""
         turn = self._turns.pop(inode, None)
         if turn is not None:
+            self._files.released(turn.file)
             start = min(turn.start, turn.file.server_size)
             self._writer.lose(turn.file, error, start)
 
@@ -180,6 +185,7 @@ class Appender:
         waited = await self._locks.acquire(wish, prepare_and_look)
         until_ns = self._shell.clock.monotonic_ns() + APPEND_TURN_MS * NS_PER_MS
         turn = self._turns[file.inode] = _Turn(file, sizes[0], until_ns, waited)
+        self._files.opened(file)
         if not waited:
             self._shell.nursery.start_soon(self._end_in_time, turn)
 
@@ -208,6 +214,7 @@ class Appender:
                 file.given_up = file.given_up or error
         if self._turns.get(file.inode) is turn:
             del self._turns[file.inode]
+            self._files.released(file)
             await self._locks.release(_holder(file), 0, LOCK_END)
 
 

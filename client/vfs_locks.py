@@ -39,7 +39,7 @@ class LockOperations(VfsCaches):
             self._locks_lost,
             surroundings.patience_ms,
         )
-        self.appender = Appender(self.shell, self.mode, self.writer, self.locks)
+        self.appender = Appender(self.shell, self.files, self.mode, self.writer, self.locks)
         surroundings.meta.listen(self.locks)
 
     # --- what applications ask

@@ -9,7 +9,7 @@ import trio
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import APPEND_TURN_MS, KIB
 from tidefs.fs.messages import locks, meta
-from tidefs.tests.client.test_locks import ME, refused
+from tidefs.tests.client.test_locks import ME, names, refused
 
 APPEND = os.O_RDWR | os.O_APPEND
 
@@ -95,13 +95,31 @@ async def test_who_had_to_wait_gives_it_back_at_once(autojump_clock, cluster, on
         assert not list(cluster.state.tables.locks.held(inode, locks.LockKind.APPEND))
 
 
-async def test_the_last_close_gives_the_turn_back(autojump_clock, cluster, on):
+async def test_a_turn_outlives_the_last_close_for_a_moment(autojump_clock, cluster, on):
+    async with on("nfs") as mount:
+        inode, (opened,) = await open_on(mount)
+        cluster.weather.slowest_s = 0.001
+        for letter in b"abcdefgh":
+            await mount.write(opened.handle, 0, bytes([letter]))
+            await mount.flush(opened.handle)
+            await mount.release(opened.handle)
+            opened = await mount.open(inode, APPEND)
+        assert names(cluster).count("SetLock") == 1
+        await mount.release(opened.handle)
+        await trio.sleep(0.1)
+        assert not list(cluster.state.tables.locks.held(inode, locks.LockKind.APPEND))
+        assert cluster.content(inode) == b"abcdefgh"
+        assert mount.vfs.files.peek(inode).openings == 0
+
+
+async def test_the_last_close_of_an_unlinked_file_ends_the_turn(autojump_clock, cluster, on):
     async with on("nfs") as mount:
         inode, (opened,) = await open_on(mount)
         await mount.write(opened.handle, 0, b"a")
+        await mount.unlink(1, b"log")
         await mount.release(opened.handle)
-        assert not list(cluster.state.tables.locks.held(inode, locks.LockKind.APPEND))
-        assert cluster.content(inode) == b"a"
+        assert mount.vfs.files.peek(inode) is None
+        await trio.sleep(0.1)
 
 
 async def test_the_driver_says_what_appends(autojump_clock, cluster, on):
