@@ -129,6 +129,9 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._vfs = file_system
         self._listed: dict[int, int] = {}  # directory handle -> its inode
+        self._of_others: set[int] = set()
+        """Handles whose writes take set-user-id and its like away: the kernel sees to it only where
+        it keeps pages, and says of no write who makes it. So whoever opened it counts."""
 
     # --- names ---------------------------------------------------------------------------
 
@@ -257,8 +260,8 @@ class Operations(pyfuse3.Operations):
     @_translated
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         # libfuse says nothing of who may keep set-user-id when a file is truncated at its opening.
-        opened = self._vfs.open(inode, flags, kill_privileges=ctx.uid != 0)
-        return _file_info(await _settled(opened))
+        opened = await _settled(self._vfs.open(inode, flags, kill_privileges=ctx.uid != 0))
+        return self._file_info(opened, ctx)
 
     @_translated
     async def create(
@@ -266,7 +269,12 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         made = self._vfs.create(parent_inode, name, stat.S_IMODE(mode), flags, _caller(ctx))
         known, opened = await _settled(made)
-        return _file_info(opened), stat_of(known)
+        return self._file_info(opened, ctx), stat_of(known)
+
+    def _file_info(self, opened: Opened, context: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        if opened.direct_io and context.uid != 0:
+            self._of_others.add(opened.handle)
+        return _file_info(opened)
 
     @_translated
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -275,7 +283,8 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await _settled(self._vfs.write(fh, off, buf))
+        kills = fh in self._of_others
+        return await _settled(self._vfs.write(fh, off, buf, kill_privileges=kills))
 
     @_translated
     async def flush(self, fh: int) -> None:
@@ -283,6 +292,7 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def release(self, fh: int) -> None:
+        self._of_others.discard(fh)
         await _settled(self._vfs.release(fh))
 
     @_translated
