@@ -6,7 +6,6 @@ from ..fs.errors import Code, TideError
 from ..fs.limits import (
     CHUNK_BYTES,
     INLINE_MAX_BYTES,
-    LAYOUT_CHUNKS_MAX,
     PUSHES_IN_FLIGHT_MAX,
 )
 from ..fs.messages.meta import GetContent, GetLayout, Layout
@@ -16,7 +15,7 @@ from .inodes import File, Reservation, Written
 from .intervals import FOREVER
 from .layouts import PLACEMENT_ERRORS, Slot
 from .patience import Patience
-from .reading import Shell
+from .reading import Shell, stretches
 
 
 class Pusher:
@@ -198,7 +197,7 @@ class Pusher:
         patience = Patience(self._shell.clock, self._shell.patience_ms)
         while True:
             try:
-                for first, count in await self._stretches(file):
+                for first, count in await stretches(self._shell, file):
                     ask = GetLayout(file.inode, first, count, True)
                     reply = await self._shell.meta.call(ask, session=file.locked_in)
                     file.layout.put(first, count, reply.chunks, granted=True)
@@ -208,21 +207,6 @@ class Pusher:
                 await patience.wait(error)
             else:
                 return
-
-    async def _stretches(self, file: File) -> list[tuple[int, int]]:
-        """The chunks that exist: first and count of those in a row."""
-        stretches: list[tuple[int, int]] = []
-        last = file.server_size // CHUNK_BYTES
-        for first in range(0, last + 1, LAYOUT_CHUNKS_MAX):
-            count = min(LAYOUT_CHUNKS_MAX, last + 1 - first)
-            reply = await self._shell.meta.call(GetLayout(file.inode, first, count, False))
-            for place in reply.chunks:
-                begin, length = stretches[-1] if stretches else (0, 0)
-                if begin + length == place.index and 0 < length < LAYOUT_CHUNKS_MAX:
-                    stretches[-1] = (begin, length + 1)
-                else:
-                    stretches.append((place.index, 1))
-        return stretches
 
     def lose(self, file: File, slot: Slot) -> None:
         """A replica failed: ask for a new layout, and push what is not committed again."""

@@ -13,7 +13,7 @@ import trio
 from ..fs.attributes import Attributes
 from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
-from ..fs.limits import CACHE_BLOCK_BYTES, CHUNK_BYTES, READ_AHEAD_BYTES
+from ..fs.limits import CACHE_BLOCK_BYTES, CHUNK_BYTES, LAYOUT_CHUNKS_MAX, READ_AHEAD_BYTES
 from ..fs.messages.meta import Extents, GetContent, GetExtents, GetLayout
 from ..fs.messages.places import ChunkPlace
 from ..fs.ports.clock import Clock
@@ -49,6 +49,20 @@ async def extents(shell: Shell, file: File, offset: int) -> Extents:
     reply = await shell.meta.call(GetExtents(file.inode, offset))
     shell.absorb(reply.attributes)
     return reply
+
+
+async def stretches(shell: Shell, file: File) -> list[tuple[int, int]]:
+    """The chunks that exist: first and count of those in a row, as one layout may name."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < file.server_size:
+        reply = await extents(shell, file, at)
+        for start, end in [] if reply.inline else reply.ranges:
+            stop = -(-end // CHUNK_BYTES)
+            for first in range(start // CHUNK_BYTES, stop, LAYOUT_CHUNKS_MAX):
+                found.append((first, min(LAYOUT_CHUNKS_MAX, stop - first)))
+        at = max(reply.until, at + 1)
+    return found
 
 
 class Reader:

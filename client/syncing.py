@@ -10,15 +10,15 @@ and that is an error, once.
 import trio
 
 from ..fs.errors import Code, TideError
-from ..fs.limits import CHUNK_BYTES, PUSHES_IN_FLIGHT_MAX
+from ..fs.limits import PUSHES_IN_FLIGHT_MAX
 from ..fs.messages.meta import GetLayout
 from ..fs.messages.places import ChunkPlace
 from .inodes import File
 from .intervals import Range
-from .layouts import PLACEMENT_ERRORS, question
+from .layouts import PLACEMENT_ERRORS
 from .patience import Patience
 from .pushing import Pusher
-from .reading import Shell, extents
+from .reading import Shell, stretches
 from .unsynced import UnsyncedChunk
 
 
@@ -96,23 +96,10 @@ class Syncer:
             file.unsynced.chunks[index] = chunk.at(place)
 
     async def _all_places(self, file: File) -> list[ChunkPlace]:
-        """All chunks of the file; in one that is mostly holes, without asking for each hole."""
         places: list[ChunkPlace] = []
-        at = 0
-        while at < file.server_size:
-            found = await extents(self._shell, file, at)
-            for start, end in found.ranges:
-                places += await self._places(file, start // CHUNK_BYTES, (end - 1) // CHUNK_BYTES)
-            at = max(found.until, at + 1)
-        return places
-
-    async def _places(self, file: File, first: int, last: int) -> list[ChunkPlace]:
-        places: list[ChunkPlace] = []
-        while first <= last:
-            count = question(first, last)
+        for first, count in await stretches(self._shell, file):
             reply = await self._shell.meta.call(GetLayout(file.inode, first, count, False))
             places += reply.chunks
-            first += count
         return places
 
 
