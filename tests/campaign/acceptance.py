@@ -18,6 +18,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+import conformance
 import group
 import locking
 import partition
@@ -246,6 +247,7 @@ def _write_unsynced(top: Path, dice: random.Random) -> None:
 def main() -> int:
     """Run one campaign, or all."""
     elsewhere = {
+        conformance.pjdfstest,
         group.failover,
         partition.cut_off,
         programs.fsx,
@@ -264,6 +266,8 @@ def main() -> int:
     parser.add_argument("--fsstress", type=Path, help="the program, for the campaign of that name")
     parser.add_argument("--operations", type=int, default=1_000_000, help="of fsx")
     parser.add_argument("--copies", type=int, action="append", help="in fsx and fsstress; 1 and 3")
+    parser.add_argument("--pjdfstest", type=Path, help="a checkout of it, built")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="in the campaign `million`")
     parser.add_argument("--stressors", nargs="*", help="in stress_class, instead of all")
     options = parser.parse_args()
     if options.campaign == "list":
