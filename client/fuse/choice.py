@@ -8,13 +8,13 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ...fs.errors import Code, TideError
 from ..options import DriverName, MountOptions
 from .attach import attach, check_rights, words_of
 from .driver import Driver, FileSystem, KernelCaches
+from .kernel_driver import KernelDriver
 
 
 class MountedDriver(Driver, Protocol):
@@ -62,12 +62,8 @@ def open_driver(name: DriverName, file_system: FileSystem, place: Place) -> Open
 
 
 def _open_kernel(file_system: FileSystem, place: Place) -> Opened:
-    try:
-        made: Any = import_module(".kernel_driver", __package__).KernelDriver
-    except ImportError as error:
-        raise TideError(Code.NOT_SUPPORTED, str(error)) from None
     device = attach(place.point, place.name, place.options)
-    driver = made(file_system, device, place.point)
+    driver = KernelDriver(file_system, device, place.point)
     return Opened(driver, driver.caches)
 
 
