@@ -11,6 +11,7 @@ Nothing here waits.
 
 from collections import OrderedDict
 from enum import Enum
+from itertools import islice
 
 from ..fs.limits import NAMES_CACHED_MAX
 
@@ -95,7 +96,8 @@ class DentryCache:
         directory.complete = False
 
     def _make_room(self, keep: int) -> None:
-        """Old directories go first; when one alone is too large, its oldest names."""
+        """Old directories go first; when one alone is too large, the older half of its names (one
+        at a time would cost a walk over all that went before: a dict keeps their places)."""
         while self._count > self._capacity or len(self._directories) > self._capacity:
             oldest = next(iter(self._directories))
             if oldest == keep:
@@ -103,8 +105,9 @@ class DentryCache:
                     self._directories.move_to_end(keep)
                     continue
                 directory = self._directories[keep]
-                del directory.names[next(iter(directory.names))]
+                names = directory.names
+                directory.names = dict(islice(names.items(), (len(names) + 1) // 2, None))
                 directory.complete = False
-                self._count -= 1
+                self._count -= len(names) - len(directory.names)
             else:
                 self.forget(oldest)
