@@ -10,20 +10,25 @@ from .readahead import ReadAhead
 
 class OpenFile:
     """One open(2). ``lost``: locks on the file were lost while it was open, so whoever has it open
-    may believe what is not true. ``direct``: the kernel keeps no pages of it."""
+    may believe what is not true. ``mappable``: it may be mapped, and pages written back."""
 
-    __slots__ = ("append", "direct", "file", "lost", "read_ahead", "read_at_change", "unseen")
+    __slots__ = ("append", "file", "lost", "mappable", "read_ahead", "read_at_change", "unseen")
 
     def __init__(
-        self, file: File, *, append: bool, direct: bool = False, unseen: bool = False
+        self, file: File, *, append: bool, mappable: bool = False, unseen: bool = False
     ) -> None:
         self.file = file
         self.append = append
-        self.direct = direct
         self.lost = False
+        self.mappable = mappable
+        file.mappable += mappable
         self.unseen = unseen  # reading changes no atime (O_NOATIME)
         self.read_at_change = -1  # the ``change`` of the file at which it was last noted as read
         self.read_ahead = ReadAhead()
+
+    def close(self) -> None:
+        """It is open no more."""
+        self.file.mappable -= self.mappable
 
     def check_not_lost(self) -> None:
         """EIO for whoever may believe to hold a lock that is lost."""

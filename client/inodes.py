@@ -72,6 +72,8 @@ class File:
     def __init__(self, attributes: Attributes, blocks: BlockCache, account: Account) -> None:
         self.inode = attributes.inode
         self.openings = 0
+        self.mappable = 0
+        """How many of them may write back pages of a mapping."""
         self.lock = trio.Lock()
         self.appending = trio.Lock()
         self.frozen = 0

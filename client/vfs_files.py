@@ -137,7 +137,8 @@ class FileOperations(NameOperations):
         append, unseen = bool(flags & os.O_APPEND), bool(flags & os.O_NOATIME)
         # Of a file that others append to as well, the kernel does not know the size.
         direct = mode.direct_io or append
-        opened = OpenFile(file, append=append, direct=direct, unseen=unseen)
+        mappable = flags & os.O_ACCMODE == os.O_RDWR and not direct
+        opened = OpenFile(file, append=append, mappable=mappable, unseen=unseen)
         return Opened(self.open_files.add(opened), keep_cache, direct)
 
     async def _truncate_if_asked(
@@ -149,7 +150,7 @@ class FileOperations(NameOperations):
             try:
                 reply = await self.writer.set_attributes(file, request)
             except BaseException:
-                self.open_files.pop(opened.handle)
+                self.open_files.pop(opened.handle).close()
                 self._released(file)
                 raise
             self.absorb(reply.attributes, own=True)
@@ -187,7 +188,8 @@ class FileOperations(NameOperations):
     ) -> Soon[int]:
         opened = self.usable(handle)
         file = opened.file
-        append = opened.append if append is None else append
+        if append is None:  # the driver does not say: pages come through any handle
+            append = opened.append and not file.mappable
         if not append and offset + len(data) > FILE_MAX_BYTES:
             raise TideError(Code.FILE_TOO_LARGE, f"a write at {offset}")
         if not len(data):
@@ -245,7 +247,7 @@ class FileOperations(NameOperations):
         return len(data)
 
     async def _append_later(self, file: File, believed_end: int, data: Buffer) -> int:
-        offset = await self.appender.append(file, data, lambda lock: self.take_over(file, lock))
+        offset = await self.appender.append(file, data, lambda turn: self.take_turn(file, turn))
         self._appended(file, believed_end, offset)
         return len(data)
 
@@ -295,7 +297,9 @@ class FileOperations(NameOperations):
         await self.writer.flush(file, sync=sync)
 
     def release(self, handle: int, owner: int | None = None) -> Soon[None]:
-        file = self.open_files.pop(handle).file
+        opened = self.open_files.pop(handle)
+        opened.close()
+        file = opened.file
         holders = self.locks_at_release(handle, file)
         unlinked_turn = self.appender.has_turn(file) and self._is_unlinked(file)
         if holders or file.modified or file.reserved or unlinked_turn:

@@ -133,15 +133,26 @@ class LockOperations(VfsCaches):
     # --- a new holder
 
     async def take_over(self, file: File, answer: LockAnswer) -> None:
-        """Whoever had the lock before may have changed the file: forget what was cached."""
+        """Whoever had the lock before may have changed the file: forget what was cached, and have
+        the kernel forget it."""
+        before = self.attributes.get(file.inode)
+        change = None if before is None else before.attributes.change
+        await self.take_turn(file, answer)
+        if self.kernel is None:
+            return
+        version = file.version
+        if file.kernel_version != version:
+            await self.kernel.forget_inode(file.inode)
+            file.kernel_version = version
+        elif answer.attributes.change != change:
+            self.kernel.invalidate_inode(file.inode, attributes_only=True)
+
+    async def take_turn(self, file: File, answer: LockAnswer) -> None:
+        """As ``take_over``, for who only writes."""
         self.absorb(answer.attributes)
         if answer.after_loss:
             # Who had it may be alive after all, and write: not to these chunks any more.
             await self.writer.pusher.grant_anew(file)
-        if self.kernel is not None and file.kernel_version != file.version:
-            version = file.version
-            await self.kernel.forget_inode(file.inode)
-            file.kernel_version = version
 
     def _locks_changed(self, inode: int) -> None:
         file = self.files.peek(inode)

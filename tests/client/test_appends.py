@@ -136,15 +136,29 @@ async def test_the_driver_says_what_appends(autojump_clock, cluster, on):
         await second.flush(plain.handle)
         assert cluster.content(inode) == b"aXcend"
         assert (inode, False) in second.kernel.told, "its pages are elsewhere than it thinks"
+        await second.release(plain.handle)
         await first.write(one.handle, 6, b"!")
         await first.flush(one.handle)
         assert cluster.content(inode) == b"aXcend!"
 
 
+async def test_a_driver_that_does_not_say_may_write_pages_back(autojump_clock, cluster, on):
+    """A page of a mapping may come through the handle that appends, and has its place."""
+    async with on("nfs") as mount:
+        inode, (opened,) = await open_on(mount)
+        await mount.write(opened.handle, 0, b"abc")
+        mapped = await mount.open(inode, os.O_RDWR)
+        await mount.write(opened.handle, 0, b"X")
+        await mount.release(mapped.handle)
+        await mount.write(opened.handle, 0, b"Y")
+        await mount.flush(opened.handle)
+        assert cluster.content(inode) == b"XbcY"
+
+
 async def test_an_append_behind_what_was_written_here(autojump_clock, cluster, on):
     async with on("nfs") as mount:
         inode, (opened,) = await open_on(mount)
-        plain = await mount.open(inode, os.O_RDWR)
+        plain = await mount.open(inode, os.O_WRONLY)
         await mount.write(plain.handle, 5, b"later")
         await mount.write(opened.handle, 0, b"end")
         await mount.flush(plain.handle)
