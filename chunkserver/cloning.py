@@ -29,15 +29,17 @@ OF_THE_CLONE = frozenset({Code.NO_SPACE, Code.BUSY})
 """Not the source's errors: another one would not help."""
 
 
-async def clone_chunk(store: Store, neighbours: Neighbours, request: CloneChunk) -> None:
-    """Have the new chunk, durably. The error of the last source when all fail.
+async def clone_chunk(
+    store: Store, neighbours: Neighbours, server: int, request: CloneChunk
+) -> None:
+    """Have the new chunk on this ``server``, durably. The error of the last source when all fail.
 
     INVALID, BUSY while the same chunk is being made, NO_SPACE, STALE_VERSION when it is there at a
     newer version.
     """
     _check(store, request)
     last = TideError(Code.NO_CHUNK, f"chunk {request.source_handle:016x}: no source was named")
-    for read in _sources(store, neighbours, request):
+    for read in _sources(store, neighbours, server, request):
         try:
             await _make(store, request, read)
         except TideError as error:
@@ -66,14 +68,25 @@ def _check(store: Store, request: CloneChunk) -> None:
         raise stale(request.handle, version, f"{request.version:x}")
 
 
-def _sources(store: Store, neighbours: Neighbours, request: CloneChunk) -> list[Read]:
-    """Where the bytes may be had, the nearest first."""
-    found: list[Read] = []
-    version = store.version(request.source_handle)
-    if version is not None and version >= request.source_version:
-        found.append(partial(store.read, request.source_handle))
-    found += [partial(_fetch, neighbours, request, place) for place in request.sources]
-    return found
+def _sources(store: Store, neighbours: Neighbours, server: int, request: CloneChunk) -> list[Read]:
+    """Where the bytes may be had, the nearest first. Only who is named has all of them: a replica
+    that lost some in a crash is not."""
+    places = sorted(request.sources, key=lambda place: place.server != server)
+    return [
+        partial(_read, store, request)
+        if place.server == server
+        else partial(_fetch, neighbours, request, place)
+        for place in places
+    ]
+
+
+async def _read(store: Store, request: CloneChunk, offset: int, length: int) -> Buffer:
+    handle, version = request.source_handle, store.version(request.source_handle)
+    if version is None:
+        raise TideError(Code.NO_CHUNK, f"chunk {handle:016x}")
+    if version < request.source_version:
+        raise stale(handle, version, f"at least {request.source_version:x}")
+    return await store.read(handle, offset, length)
 
 
 async def _fetch(

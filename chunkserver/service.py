@@ -51,6 +51,7 @@ class Service:
         tasks: trio.Nursery,
         on_news: Callable[[int], None],
     ) -> None:
+        self._server = server
         self._store = store
         self._fence = fence
         self._neighbours = neighbours
@@ -123,7 +124,7 @@ class Service:
         request = incoming.request
         assert isinstance(request, CloneChunk)
         async with self._clones:
-            await clone_chunk(self._store, self._neighbours, request)
+            await clone_chunk(self._store, self._neighbours, self._server, request)
         # Its first write is still to come.
         self._orders.begin(request.handle, request.version)
         incoming.reply(Done())

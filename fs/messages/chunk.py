@@ -78,9 +78,10 @@ class SyncChunk(Request[Done]):
 
 @method(0x0204)
 class CloneChunk(Request[Done]):
-    """Make the fresh chunk ``handle`` with the first ``length`` bytes of another one, which is
-    taken from this server's own disk, or else from one of ``sources`` (copy_file_range(2)). What
-    is there of ``handle`` at ``version`` is replaced; on stable storage when this returns.
+    """Make the fresh chunk ``handle`` with the first ``length`` bytes of another one
+    (copy_file_range(2)): from this server's own disk, if it is one of ``sources``, or else from
+    another of them. What is there of ``handle`` at ``version`` is replaced; on stable storage when
+    this returns. Never send it twice at one version: one that is late would undo what was written.
     NO_CHUNK, STALE_VERSION, BAD_CHECKSUM: of the source."""
 
     handle: int

@@ -6,6 +6,7 @@ from tidefs.chunkserver.cloning import clone_chunk
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import CHUNK_BYTES, KIB, MIB
 from tidefs.fs.messages.chunk import CloneChunk, ReadChunk, SetVersion, WriteChunk
+from tidefs.fs.messages.places import ServerPlace
 from tidefs.tests.chunkserver.store_bench import BLOCK, Bench, content, refused_later, write
 from tidefs.tests.sim import determinism
 
@@ -13,7 +14,11 @@ V = 1 << 32
 SEEDS = range(30)
 
 
-def clone(length, *, handle=8, version=V + 5, source=7, source_version=V, sources=()):
+SERVER = 0x100
+HERE = ServerPlace(SERVER, "here", [])
+
+
+def clone(length, *, handle=8, version=V + 5, source=7, source_version=V, sources=(HERE,)):
     return CloneChunk(handle, version, source, source_version, length, list(sources))
 
 
@@ -83,10 +88,20 @@ async def test_an_old_replica_of_the_source_is_not_asked(open_house):
         client, other = [await house.client(server) for server in house.servers]
         await client.call(put(0), payload=[b"old"])
         await other.call(put(0, version=V + 1), payload=[b"new"])
-        await client.call(clone(3, source_version=V + 1, sources=[second.place]))
+        await client.call(clone(3, source_version=V + 1, sources=[first.place, second.place]))
         assert await read(client, 8, 3, V + 5) == b"new"
         stale = clone(3, handle=9, source_version=V + 1, sources=[first.place])
         assert await refused(client.call(stale)) is Code.STALE_VERSION
+
+
+async def test_a_replica_that_is_not_named_is_not_asked(open_house):
+    """It may have lost bytes in a crash."""
+    async with open_house(2) as house:
+        clients = [await house.client(server) for server in house.servers]
+        for client, content in zip(clients, (b"lost", b"kept"), strict=True):
+            await client.call(put(0), payload=[content])
+        await clients[0].call(clone(4, sources=[house.servers[1].place]))
+        assert await read(clients[0], 8, 4, V + 5) == b"kept"
 
 
 async def test_a_damaged_block_is_not_cloned(open_house):
@@ -104,7 +119,7 @@ async def test_a_damaged_block_is_not_cloned(open_house):
         client = await house.client(first)
         assert await refused(client.call(clone(200_000))) is Code.BAD_CHECKSUM
         assert await refused(read(client, 8, 1, V + 5)) is Code.NO_CHUNK
-        await client.call(clone(200_000, sources=[second.place]))
+        await client.call(clone(200_000, sources=[first.place, second.place]))
         assert await read(client, 8, 200_000, V + 5) == b"x" * 200_000
 
 
@@ -131,10 +146,10 @@ async def test_a_clone_replaces_what_an_earlier_attempt_left():
     async with bench.store() as store:
         store.create(7, V)
         write(store, 7, 0, b"a" * 2 * BLOCK, V)
-        await clone_chunk(store, None, clone(2 * BLOCK))
-        await clone_chunk(store, None, clone(BLOCK + 1))
+        await clone_chunk(store, None, SERVER, clone(2 * BLOCK))
+        await clone_chunk(store, None, SERVER, clone(BLOCK + 1))
         assert await content(store, 8) == b"a" * (BLOCK + 1)
-        await clone_chunk(store, None, clone(0))
+        await clone_chunk(store, None, SERVER, clone(0))
         assert await content(store, 8) == b""
     async with bench.store() as store:
         assert await content(store, 8) == b""
@@ -146,9 +161,9 @@ async def test_one_at_a_time():
     async with bench.store() as store, trio.open_nursery() as nursery:
         store.create(7, V)
         write(store, 7, 0, b"a", V)
-        nursery.start_soon(clone_chunk, store, None, clone(1))
+        nursery.start_soon(clone_chunk, store, None, SERVER, clone(1))
         await trio.testing.wait_all_tasks_blocked()
-        assert await refused_later(clone_chunk(store, None, clone(1))) is Code.BUSY
+        assert await refused_later(clone_chunk(store, None, SERVER, clone(1))) is Code.BUSY
 
 
 async def test_a_full_disk():
@@ -161,7 +176,9 @@ async def test_a_full_disk():
         await store.sync(7)
         bench.settings = bench.settings._replace(capacity_bytes=30 * MIB)
     async with bench.store() as store:
-        assert await refused_later(clone_chunk(store, None, clone(16 * MIB))) is Code.NO_SPACE
+        assert (
+            await refused_later(clone_chunk(store, None, SERVER, clone(16 * MIB))) is Code.NO_SPACE
+        )
         assert store.version(8) is None
         assert bench.disk.names("incoming") == []
 
@@ -181,7 +198,7 @@ def test_a_crash_leaves_the_whole_clone_or_none(seed):
 
             async def make():
                 nonlocal answered
-                await clone_chunk(store, None, clone(2 * BLOCK + 50))
+                await clone_chunk(store, None, SERVER, clone(2 * BLOCK + 50))
                 answered = True
 
             nursery.start_soon(make)
