@@ -11,6 +11,7 @@ from ..fs.attributes import Kind
 from ..fs.ids import ROOT
 from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES
 from .check_locks import lock_findings
+from .check_xattrs import check_xattrs
 from .chunks import NO_CUT
 from .inodes import Inode
 from .namespace import FIRST_COOKIE, show
@@ -50,6 +51,7 @@ class _Check:
                 yield from self._leaf(inode)
         yield from self._unreachable()
         yield from self._leftovers()
+        yield from check_xattrs(self.tables, self.inodes)
         yield from self._sessions()
         yield from lock_findings(self.tables, self.inodes.keys())
         yield from self._totals()
@@ -187,8 +189,6 @@ class _Check:
     def _leftovers(self) -> Iterator[str]:
         for number in self.orphans - set(self.inodes):
             yield f"orphan {number} is gone"
-        for number in set(self.tables.xattrs.owners()) - set(self.inodes):
-            yield f"extended attributes of inode {number}: it is gone"
 
     def _sessions(self) -> Iterator[str]:
         nonces = {record.nonce: record.session for record in self.tables.sessions.all()}

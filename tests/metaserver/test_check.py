@@ -1,6 +1,8 @@
 """The file-system check finds each kind of damage that it claims to look for."""
 
 import pytest
+from tidefs.fs import acl
+from tidefs.fs.acl import AclEntry, Tag
 from tidefs.fs.attributes import Kind
 from tidefs.fs.codec import pack
 from tidefs.fs.limits import CHUNK_BYTES
@@ -44,6 +46,24 @@ def house(new_cluster):
     made.session()
     assert check(made.state) == []
     return made
+
+
+PLAIN = acl.encode((AclEntry(Tag.USER_OBJ, 6), AclEntry(Tag.GROUP_OBJ, 4), AclEntry(Tag.OTHER, 4)))
+MASKED = acl.encode(
+    (
+        AclEntry(Tag.USER_OBJ, 6),
+        AclEntry(Tag.GROUP_OBJ, 4),
+        AclEntry(Tag.MASK, 7),
+        AclEntry(Tag.OTHER, 4),
+    )
+)
+
+
+def put_xattr(tables, number, name, value):
+    """Damage: behind the back of what keeps it together with the mode."""
+    inode = tables.inodes.require(number)
+    tables.xattrs.put(inode, name, value)
+    tables.inodes.put(inode)
 
 
 def numbered(prefix, number):
@@ -107,6 +127,13 @@ DAMAGES = {
     ),
     "dropped chunk that is there": lambda t: t.kv.put(keys.paired(keys.DROPPED, BIG, 0), pack(5)),
     "xattr of a missing inode": lambda t: t.kv.put(keys.named(keys.XATTR, 99, b"a"), b""),
+    "xattrs counted": lambda t: inode_with(xattrs=2)(t, SMALL),
+    "an access list that is none": lambda t: put_xattr(t, SMALL, acl.ACCESS, b"x"),
+    "an access list that says nothing": lambda t: put_xattr(t, SMALL, acl.ACCESS, PLAIN),
+    "an access list and another mode": lambda t: put_xattr(t, SMALL, acl.ACCESS, MASKED),
+    "an access list of a link": lambda t: put_xattr(t, LINK, acl.ACCESS, MASKED),
+    "a default list of a file": lambda t: put_xattr(t, SMALL, acl.DEFAULT, PLAIN),
+    "an empty default list": lambda t: put_xattr(t, DIRECTORY, acl.DEFAULT, PLAIN[:4]),
     "nonce": lambda t: t.kv.delete(keys.NONCE + b"n" * 16),
     "slot": lambda t: t.sessions.remember(99, 0, 1, 1, None),
     "inodes counted": lambda t: setattr(t.totals, "inodes", 3),
