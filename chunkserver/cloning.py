@@ -31,8 +31,9 @@ OF_THE_CLONE = frozenset({Code.NO_SPACE, Code.BUSY})
 
 async def clone_chunk(
     store: Store, neighbours: Neighbours, server: int, request: CloneChunk
-) -> None:
-    """Have the new chunk on this ``server``, durably. The error of the last source when all fail.
+) -> int:
+    """Have the new chunk on this ``server``, durably; its digest. The error of the last source when
+    all fail.
 
     INVALID, BUSY while the same chunk is being made, NO_SPACE, STALE_VERSION when it is there at a
     newer version.
@@ -41,7 +42,7 @@ async def clone_chunk(
     last = TideError(Code.NO_CHUNK, f"chunk {request.source_handle:016x}: no source was named")
     for read in _sources(store, neighbours, server, request):
         try:
-            await _make(store, request, read)
+            return await _make(store, request, read)
         except TideError as error:
             if error.code in OF_THE_CLONE:
                 raise
@@ -49,8 +50,6 @@ async def clone_chunk(
                 "cloning chunk %016x into %016x: %s", request.source_handle, request.handle, error
             )
             last = error
-        else:
-            return
     raise last
 
 
@@ -102,12 +101,14 @@ def _room_bytes(store: Store, request: CloneChunk) -> int:
     return request.length if source is None else min(request.length, source.stored_bytes)
 
 
-async def _make(store: Store, request: CloneChunk, read: Read) -> None:
+async def _make(store: Store, request: CloneChunk, read: Read) -> int:
     store.check_room(_room_bytes(store, request))
     incoming = store.incoming(ChunkHandle(request.handle), ChunkVersion(request.version))
     try:
         await _fill(store, request, read, incoming)
+        digest = incoming.digest()
         await incoming.adopt()
+        return digest
     finally:
         incoming.close()
 

@@ -2,6 +2,7 @@
 
 from array import array
 
+from ..fs.codec import checksum
 from ..fs.errors import Code, TideError
 from ..fs.ids import ChunkHandle, ChunkVersion
 from ..fs.ports.disk import Disk
@@ -57,6 +58,10 @@ class IncomingChunk:
                 self._file.write(DATA_START + self._length + start, [block])
                 self._sums.append(block_sum(block))
         self._length += len(data)
+
+    def digest(self) -> int:
+        """A checksum of what was added: the same for the same bytes."""
+        return checksum(self._sums.tobytes().rstrip(b"\0"))
 
     async def adopt(self) -> None:
         """The chunk is complete: durably make it one of ours, in place of an older replica."""

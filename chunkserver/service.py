@@ -14,6 +14,7 @@ from ..fs.messages.base import Done, Request
 from ..fs.messages.chunk import (
     ChunkData,
     CloneChunk,
+    Cloned,
     CopyChunk,
     DeleteChunks,
     ReadChunk,
@@ -124,10 +125,10 @@ class Service:
         request = incoming.request
         assert isinstance(request, CloneChunk)
         async with self._clones:
-            await clone_chunk(self._store, self._neighbours, self._server, request)
+            digest = await clone_chunk(self._store, self._neighbours, self._server, request)
         # Its first write is still to come.
         self._orders.begin(request.handle, request.version)
-        incoming.reply(Done())
+        incoming.reply(Cloned(digest))
 
     def _recent_version(self, handle: int, version_min: int) -> ChunkVersion:
         version = self._store.version(handle)

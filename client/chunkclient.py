@@ -76,7 +76,8 @@ class ChunkClient:
         def from_(replica: ServerPlace) -> Callable[[], Awaitable[memoryview]]:
             async def attempt() -> memoryview:
                 try:
-                    return await self._exchange(replica, request, timeout_ms=CALL_TIMEOUT_MS)
+                    _, data = await self._exchange(replica, request, timeout_ms=CALL_TIMEOUT_MS)
+                    return data
                 except TideError as error:
                     failed.add(replica.server)
                     self._note(replica, error)
@@ -176,18 +177,23 @@ class ChunkClient:
             await self._report(place, "sync", failures)
 
     async def clone(self, place: ChunkPlace, source: ChunkPlace, length: int) -> None:
-        """All replicas of ``place`` have it, on stable storage. Nothing is sent twice: a repetition
-        that is late would replace what was written since."""
+        """All replicas of ``place`` have it, on stable storage, and the same; LAYOUT_CHANGED when
+        the source was written meanwhile. Nothing is sent twice: a repetition that is late would
+        replace what was written since."""
         if not place.replicas:
             raise TideError(Code.UNAVAILABLE, f"chunk {place.handle:x} has no replica at present")
         request = CloneChunk(
             place.handle, place.version, source.handle, source.version, length, source.replicas
         )
         failures: list[TideError] = []
+        digests: set[int] = set()
 
         async def clone_on(replica: ServerPlace) -> None:
             try:
-                await self._exchange(replica, request, timeout_ms=SYNC_TIMEOUT_MS, broken_max=0)
+                done, _ = await self._exchange(
+                    replica, request, timeout_ms=SYNC_TIMEOUT_MS, broken_max=0
+                )
+                digests.add(done.digest)
             except TideError as error:
                 self._note(replica, error)
                 failures.append(error)
@@ -197,6 +203,8 @@ class ChunkClient:
                 nursery.start_soon(clone_on, replica)
         if failures:
             raise failures[0]
+        if len(digests) > 1:
+            raise TideError(Code.LAYOUT_CHANGED, f"chunk {source.handle:x} was being written")
 
     async def _report(self, place: ChunkPlace, what: str, failures: dict[int, TideError]) -> None:
         """Tell the metaserver, then fail."""
@@ -218,14 +226,14 @@ class ChunkClient:
         *,
         timeout_ms: int,
         broken_max: int = 1,
-    ) -> memoryview:
-        """The reply's payload. Once more when the connection broke; patient with BUSY."""
+    ) -> tuple[R, memoryview]:
+        """The reply and its payload. Once more when the connection broke; patient with BUSY."""
         backoff = Backoff(self._ports.randomness, max_ms=BACKOFF_MAX_MS)
         broken = busy = 0
         while True:
             peer = await self._connections.to(replica)
             try:
-                _, payload = await peer.exchange(
+                return await peer.exchange(
                     request, payload=buffers, mutation=mutation, timeout_ms=timeout_ms
                 )
             except TideError as error:
@@ -236,8 +244,6 @@ class ChunkClient:
                 if broken > broken_max or busy > BUSY_TRIES:
                     raise
                 await trio.sleep(backoff.next_ms(error.delay_ms) / 1000)
-            else:
-                return payload
 
 
 _HEXADECIMAL = re.compile(r"\b[0-9a-f]{1,16}\b")

@@ -134,5 +134,6 @@ class ChunkServers(Protocol):
 
     async def clone(self, place: ChunkPlace, source: ChunkPlace, length: int) -> None:
         """The fresh chunk ``place`` has the first ``length`` bytes of another one, on stable
-        storage on each of its replicas. When it fails, some may be about to have it."""
+        storage on each of its replicas, and each has the same. When it fails, some may be about to
+        have it."""
         ...

@@ -76,8 +76,15 @@ class SyncChunk(Request[Done]):
     since: int = 0
 
 
+class Cloned(Message):
+    """``digest`` is equal on all servers whose clones have equal bytes. They need not: somebody may
+    write to the source meanwhile, and then the clone is of no use."""
+
+    digest: int
+
+
 @method(0x0204)
-class CloneChunk(Request[Done]):
+class CloneChunk(Request[Cloned]):
     """Make the fresh chunk ``handle`` with the first ``length`` bytes of another one
     (copy_file_range(2)): from this server's own disk, if it is one of ``sources``, or else from
     another of them. What is there of ``handle`` at ``version`` is replaced; on stable storage when

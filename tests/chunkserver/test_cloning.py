@@ -94,6 +94,25 @@ async def test_an_old_replica_of_the_source_is_not_asked(open_house):
         assert await refused(client.call(stale)) is Code.STALE_VERSION
 
 
+async def test_clones_of_equal_bytes_have_equal_digests(open_house):
+    async with open_house(2) as house:
+        clients = [await house.client(server) for server in house.servers]
+        content = b"a" * 200_000
+        await clients[0].call(put(0), payload=[content + bytes(300_000)])
+        await clients[1].call(put(0), payload=[content])
+        first, second = (server.place for server in house.servers)
+
+        async def digest(handle, client, source, length=400_000):
+            request = clone(length, handle=handle, sources=[source])
+            return (await client.call(request)).digest
+
+        one = await digest(8, clients[0], first)
+        assert one == await digest(8, clients[1], first) == await digest(9, clients[0], second)
+        assert one != await digest(10, clients[0], second, 199_999)
+        await clients[1].call(put(0), payload=[b"b"])
+        assert one != await digest(11, clients[1], second)
+
+
 async def test_a_replica_that_is_not_named_is_not_asked(open_house):
     """It may have lost bytes in a crash."""
     async with open_house(2) as house:
