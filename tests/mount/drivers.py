@@ -28,12 +28,13 @@ PYFUSE3_CANNOT = {
     "lseek": "SEEK_DATA and SEEK_HOLE see one piece of data: pyfuse3 does not hand them on",
     "copy_file_range": "the kernel reads and writes: pyfuse3 does not hand it on",
     "tmpfile": "O_TMPFILE is EOPNOTSUPP: pyfuse3 does not hand it on",
-    "access lists": "system.posix_acl_* is EOPNOTSUPP: its modes come with the umask taken away",
+    "access lists": "default lists come short of what the umask takes away, which the kernel did",
     "append": "it does not say which write appends: the flag as it was at open(2) holds",
     "now": "times that are set to now are this machine's, not the servers'",
     "privileges": "the kernel itself takes set-user-id away, by a chmod before the write",
     "xattr flags": "a setxattr that may only create, or only replace, is checked before it is done",
     "ioctl": "ENOSYS in place of ENOTTY",
+    "mappings of direct files": "ENODEV for a shared mapping of what is not cached",
     "interrupts": "a signal does not end a request that waits for the servers",
     "cut off": "pyfuse3's loop ends with an exception when the connection is cut",
 }
@@ -45,6 +46,9 @@ def needs(*features: str) -> pytest.MarkDecorator:
     """For a test of what pyfuse3 cannot serve."""
     assert set(features) <= set(PYFUSE3_CANNOT)
     return pytest.mark.needs(*features)
+
+
+WAIT_S = 2.0
 
 
 class Mount:
@@ -76,14 +80,24 @@ async def mounted(
     place = Place(str(folder), "test", MountOptions(devices=True, suid=True))
     driver, caches = open_driver(name, served, place)
     mount = Mount(file_system, folder, driver, caches)
+    ended = trio.Event()
+
+    async def serve() -> None:
+        await driver.serve_forever()
+        ended.set()
+
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(driver.serve_forever)
+            nursery.start_soon(serve)
             try:
                 yield mount
             finally:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(unmount, folder)
+                    with trio.move_on_after(WAIT_S):
+                        await ended.wait()
+                    if not ended.is_set():  # a test left something open
+                        driver.unmount(detached=True)
     finally:
         unmount(folder)
 

@@ -334,6 +334,8 @@ class MemoryFileSystem:
             raise TideError(Code.EXISTS, repr(name))
         if flags & os.XATTR_REPLACE and not there:
             raise TideError(Code.NO_ATTRIBUTE, repr(name))
+        if kill_set_group_id:
+            self.nodes[inode].mode &= ~0o2000
         self.nodes[inode].xattrs[name] = value
 
     def getxattr(self, inode: int, name: bytes) -> bytes:
