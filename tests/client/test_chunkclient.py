@@ -11,7 +11,15 @@ from tidefs.client.connections import Connections
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import CONNECT_TIMEOUT_MS, READ_HEDGE_MS
 from tidefs.fs.messages.base import Done
-from tidefs.fs.messages.chunk import ChunkData, ReadChunk, SyncChunk, WriteChunk, Written
+from tidefs.fs.messages.chunk import (
+    ChunkData,
+    CloneChunk,
+    Cloned,
+    ReadChunk,
+    SyncChunk,
+    WriteChunk,
+    Written,
+)
 from tidefs.fs.messages.hello import CHUNKSERVER
 from tidefs.fs.messages.meta import ReportFailure
 from tidefs.fs.messages.places import ChunkPlace, ServerPlace
@@ -263,6 +271,46 @@ async def test_a_sync_tells_when_every_replica_lost_bytes_and_only_then(autojump
             await c.client.sync(c.place(), 3)
         assert failed.value.code is Code.OUT_OF_ORDER
         assert c.reports.reports == [ReportFailure(9, 3, [0xABC00])]
+
+
+def source_on(c: Cluster) -> ChunkPlace:
+    return ChunkPlace(5, 7, 2, [c.servers[0].place], fresh=False)
+
+
+async def test_a_clone_is_made_by_every_replica(autojump_clock):
+    async with cluster(3) as c:
+        for server in c.servers:
+            server.rules += [
+                always(CloneChunk, Cloned(1)),
+                once(CloneChunk, TideError(Code.BUSY, delay_ms=50)),
+            ]
+        await c.client.clone(c.place(fresh=True), source_on(c), 1000)
+        wanted = CloneChunk(9, 3, 7, 2, 1000, [c.servers[0].place])
+        assert [server.of(CloneChunk) for server in c.servers] == [[wanted] * 2] * 3
+        with pytest.raises(TideError) as failed:
+            await c.client.clone(ChunkPlace(0, 9, 3, [], fresh=True), source_on(c), 1000)
+        assert failed.value.code is Code.UNAVAILABLE
+
+
+@pytest.mark.parametrize("trouble", [CUT, TideError(Code.NO_SPACE)], ids=str)
+async def test_a_clone_that_failed_is_not_asked_for_again(autojump_clock, trouble):
+    """It would replace what was written in its place meanwhile."""
+    async with cluster(2) as c:
+        c.servers[0].rules.append(always(CloneChunk, Cloned(1)))
+        c.servers[1].rules.append(always(CloneChunk, trouble))
+        with pytest.raises(TideError) as failed:
+            await c.client.clone(c.place(fresh=True), source_on(c), 1000)
+        assert failed.value.code in (Code.DISCONNECTED, Code.NO_SPACE)
+        assert [len(server.of(CloneChunk)) for server in c.servers] == [1, 1]
+
+
+async def test_clones_that_differ_are_of_no_use(autojump_clock):
+    async with cluster(2) as c:
+        for digest, server in enumerate(c.servers):
+            server.rules.append(always(CloneChunk, Cloned(digest)))
+        with pytest.raises(TideError) as failed:
+            await c.client.clone(c.place(fresh=True), source_on(c), 1000)
+        assert failed.value.code is Code.LAYOUT_CHANGED
 
 
 async def test_one_connection_for_many_callers_made_anew_when_broken(autojump_clock):
