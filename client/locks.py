@@ -9,7 +9,6 @@ Answers about one holder are taken in the order in which the servers gave them (
 a lock that is thought to be given back might be held for ever.
 """
 
-import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -30,8 +29,6 @@ from ..fs.messages.locks import (
 )
 from .held_locks import HeldLocks, Holder, Piece
 from .servers import MetaServers
-
-log = logging.getLogger(__name__)
 
 WITHDRAW_PATIENCE_S = 2.0
 """So long who is interrupted waits until the servers know; then they are told in the background."""
@@ -159,21 +156,27 @@ class Locks:
     async def release(self, holder: Holder, start: int, end: int) -> None:
         """It holds nothing there any more. No question is asked when it held nothing.
 
-        Also when this is cancelled: then it will be done as soon as it can be.
+        Also when this is cancelled: then it will be done as soon as it can be. NO_LOCKS when it
+        would split a lock in two, and there are too many; then it holds what it held.
         """
         if not self.concerns(holder):
             return
         done = trio.Event()
-        self._nursery.start_soon(self._release, holder, start, end, done)
+        failures: list[TideError] = []
+        self._nursery.start_soon(self._release, holder, start, end, done, failures)
         await self._answered(done)
+        if failures:
+            raise failures[0]
 
-    async def _release(self, holder: Holder, start: int, end: int, done: trio.Event) -> None:
+    async def _release(
+        self, holder: Holder, start: int, end: int, done: trio.Event, failures: list[TideError]
+    ) -> None:
         try:
             async with self._in_turn(holder):
                 if self.held.holds(holder):
                     await self._unlock(holder, start, end)
-                    self.held.unlocked(holder, start, end)
-                    self._on_change(holder.inode)
+        except TideError as error:
+            failures.append(error)
         finally:
             done.set()
 
@@ -245,12 +248,17 @@ class Locks:
     async def _obtain(self, attempt: _Attempt) -> LockAnswer:
         wish = attempt.wish
         async with self._in_turn(wish.holder):
-            answer = await self._ask(attempt)
+            try:
+                answer = await self._ask(attempt)
+            except TideError as error:
+                if error.code is Code.WOULD_BLOCK:
+                    self._give_up_for_conversion(wish)
+                raise
             attempt.asked.set()
             if answer.token:
                 self._accept(attempt, answer)
-            elif wish.holder.kind is LockKind.WHOLE:
-                self._forget(wish)  # a conversion begins with giving up what was held
+            else:
+                self._give_up_for_conversion(wish)
         if not answer.token:
             attempt.waited = True
             answer = await self._wait(attempt, answer.ticket)
@@ -304,9 +312,12 @@ class Locks:
         self.held.granted(wish.holder, piece, answer.token, wish.handle)
         self._on_change(wish.holder.inode)
 
-    def _forget(self, wish: Wish) -> None:
-        self.held.unlocked(wish.holder, wish.start, wish.end)
-        self._on_change(wish.holder.inode)
+    def _give_up_for_conversion(self, wish: Wish) -> None:
+        """flock(2): what was held is given up first, so it is gone when the other mode cannot be
+        had."""
+        if wish.holder.kind is LockKind.WHOLE:
+            self.held.unlocked(wish.holder, wish.start, wish.end)
+            self._on_change(wish.holder.inode)
 
     async def _restore(self, attempt: _Attempt) -> None:
         """Nobody was told of the lock: all is as it was before, as far as that can be had without
@@ -319,7 +330,6 @@ class Locks:
                 for start, end, exclusive in attempt.before:
                     if exclusive is None:
                         await self._unlock(wish.holder, start, end)
-                        self.held.unlocked(wish.holder, start, end)
                     elif exclusive is False and wish.exclusive:
                         part = wish._replace(exclusive=False, start=start, end=end, wait=False)
                         answer = await self._meta.call(part.request(), session=attempt.session)
@@ -332,8 +342,10 @@ class Locks:
             await self._meta.settled()
             await self._meta.call(Unlock(*holder, start, end), session=self.session)
         except TideError as error:
-            if error.code not in (Code.SESSION_EXPIRED, Code.STALE_HANDLE):
-                log.warning("inode %d may be locked until this mount ends: %s", holder.inode, error)
+            if error.code is not Code.SESSION_EXPIRED:
+                raise
+        self.held.unlocked(holder, start, end)
+        self._on_change(holder.inode)
 
     @asynccontextmanager
     async def _in_turn(self, holder: Holder) -> AsyncIterator[None]:

@@ -167,6 +167,15 @@ class MetaClient:
 
     async def renew(self, session: int) -> None:
         """Return when that session is known to live, with a new lease; SESSION_EXPIRED."""
+        if self._timeout_ms is None:
+            await self._renew(session)
+            return
+        with trio.move_on_after(self._timeout_ms / 1000):
+            await self._renew(session)
+            return
+        raise self._too_late("the session's lease")
+
+    async def _renew(self, session: int) -> None:
         backoff = Backoff(self._ports.randomness)
         while True:
             link = await self._links.wait()
@@ -194,10 +203,13 @@ class MetaClient:
             return await self._answered(request, payload, session)
         with trio.move_on_after(self._timeout_ms / 1000):
             return await self._answered(request, payload, session)
-        raise TideError(
+        raise self._too_late(type(request).__name__)
+
+    def _too_late(self, what: str) -> TideError:
+        return TideError(
             Code.TIMED_OUT,
-            f"{type(request).__name__} within {self._timeout_ms} ms"
-            f" (this mount is soft); {self._links.describe_trouble()}",
+            f"{what} within {self._timeout_ms} ms (this mount is soft);"
+            f" {self._links.describe_trouble()}",
         )
 
     def opened(self, inode: int) -> None:

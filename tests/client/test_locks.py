@@ -110,6 +110,31 @@ async def test_ranges_conflict_where_they_overlap(
         assert await first.getlk(one, A, LockRange(True, 0, LOCK_END, 1)) is None or not conflict
 
 
+async def test_a_conversion_of_flock_begins_with_giving_up(autojump_clock, cluster, on):
+    async with on("nfs", "nfs") as (first, second):
+        inode, one, two = await open_both(first, second)
+        await flock(first, one, A, "r")
+        await flock(second, two, A, "r")
+        assert await refused(flock, first, one, A, "w") is Code.WOULD_BLOCK
+        assert not first.vfs.locks.held
+        assert [lock.session for lock in held(cluster, inode)] == [second.meta.session]
+        await flock(second, two, A, "w")
+
+
+async def test_too_many_locks_are_refused_and_the_table_stays_true(
+    autojump_clock, cluster, on, monkeypatch
+):
+    async with on("nfs", "nfs") as (first, second):
+        inode, one, _ = await open_both(first, second)
+        monkeypatch.setattr("tidefs.metaserver.operations.lock.LOCKS_PER_INODE_MAX", 1)
+        await fcntl(first, one, A, "w", 0, 100)
+        assert await refused(fcntl, first, one, A, "u", 10, 20) is Code.NO_LOCKS
+        assert first.vfs.locks.held.token(inode, locks.LockKind.RANGE)
+        await fcntl(first, one, A, "u")
+        assert not first.vfs.locks.held
+        assert not held(cluster, inode)
+
+
 async def test_getlk_tells_pids_of_this_machine_only(autojump_clock, cluster, on):
     async with on("nfs", "nfs", "nfs", host="host") as (first, second, _):
         _, one, two = await open_both(first, second)
