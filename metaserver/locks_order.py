@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..fs.messages.locks import LockKind
 from .effects import Effect, LocksGranted
 from .locks import Locks
-from .locks_ranges import LockRecord, Owner, by_start, carve, conflict, replace
+from .locks_ranges import LockRecord, Owner, by_start, carve, conflict, overlap, replace
 
 NEWEST = 1 << 64
 """The ticket of who has none yet: behind all others."""
@@ -129,23 +129,35 @@ class Arbiter:
                 found += [one.who for one in self.ahead(wait)]
         return found
 
-    def _places_reached(self, who: Owner) -> list[Place]:
+    def _places_reached(self, who: Owner) -> set[Place]:
         """Where those wait for whom this owner waits: some may go past others now."""
-        reached = dict.fromkeys(one for step in self._walk([who], NEWEST) for one in step)
+        reached = {one for step in self._walk([who], NEWEST) for one in step}
         waits = (wait for one in reached for wait in self._locks.waits_of(one))
-        return list(dict.fromkeys(place_of(wait) for wait in waits))
+        return {place_of(wait) for wait in waits}
 
     # --- changes
 
-    def grant(self, lock: LockRecord, token: int) -> LockRecord:
-        """It is held from now on, in the place of what its owner held there."""
+    def take(self, lock: LockRecord, token: int) -> LockRecord:
+        """It is held from now on, at once. For who is granted something by that: as ``settle``."""
+        held, moved = self._grant(lock, token)
+        self.settle(moved, token)
+        return held
+
+    def _grant(self, lock: LockRecord, token: int) -> tuple[LockRecord, set[Place]]:
+        """It takes the place of what its owner held there. Also where others may get something
+        by that: there, when that was stronger; and if its owner waits as well, where those are for
+        whom it does."""
         after_loss = lock.exclusive and self._locks.is_lost(lock.inode)
         if after_loss:
             self._locks.set_lost(lock.inode, False)
         held = lock._replace(token=token, after_loss=after_loss)
-        own = self.own(lock)
+        own, moved = self.own(lock), set[Place]()
+        if not lock.exclusive and any(one.exclusive and overlap(one, lock) for one in own):
+            moved.add(place_of(lock))
         self._change(place_of(lock), own, replace(own, held))
-        return held
+        if self._locks.waits_of(lock.who):
+            moved |= self._places_reached(lock.who)
+        return held, moved
 
     def release(self, lock: LockRecord) -> None:
         """Its owner holds none of these bytes any more."""
@@ -172,23 +184,27 @@ class Arbiter:
     def drop_wait(self, lock: LockRecord) -> None:
         """It waits no longer."""
         self._locks.drop_wait(lock)
-        self._waiting.pop(place_of(lock), None)
+        place = place_of(lock)
+        self._waiting[place] = [one for one in self.waiting(place) if one.ticket != lock.ticket]
 
     def settle(self, places: Iterable[Place], token: int) -> None:
-        """Grant there all that can be granted, in order."""
-        todo = dict.fromkeys(places)
-        while todo:
-            place = next(iter(todo))
-            del todo[place]
-            for lock in [*self.waiting(place)]:
-                if self.has_its_turn(lock):
-                    self.drop_wait(lock)
-                    self.grant(lock, token)
-                    self._granted.setdefault(lock.session, []).append((lock.ticket, token))
-                    # It may have given up something stronger, and its owner may wait elsewhere.
-                    todo[place] = None
-                    if self._locks.waits_of(lock.who):
-                        todo.update(dict.fromkeys(self._places_reached(lock.who)))
+        """Grant there all that can be granted, the oldest first."""
+        todo = {*places}
+        while not self._settled(todo, token):
+            pass
+
+    def _settled(self, todo: set[Place], token: int) -> bool:
+        """One pass. False: it has to begin anew, for somebody older may have a turn now."""
+        waiting = [lock for place in todo for lock in self.waiting(place)]
+        for lock in sorted(waiting, key=lambda lock: lock.ticket):
+            if self.has_its_turn(lock):
+                self.drop_wait(lock)
+                _, moved = self._grant(lock, token)
+                self._granted.setdefault(lock.session, []).append((lock.ticket, token))
+                if moved:
+                    todo |= moved
+                    return False
+        return True
 
     def effects(self) -> list[Effect]:
         """What those who waited are to be told."""
@@ -222,5 +238,5 @@ def end_locks(locks: Locks, session: int, *, expired: bool, token: int) -> list[
                 places.add(Place(inode, kind))
             if expired and any(lock.exclusive for lock in released):
                 locks.set_lost(inode, True)
-    arbiter.settle(sorted(places), token)
+    arbiter.settle(places, token)
     return arbiter.effects()

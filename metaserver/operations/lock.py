@@ -110,10 +110,7 @@ def _wanted(request: SetLock | Unlock, session: int) -> LockRecord:
 
 
 def _grant(arbiter: Arbiter, inode: Inode, wanted: LockRecord, moment: Moment) -> Message:
-    held = arbiter.grant(wanted._replace(ticket=0), moment.log_index)
-    # It may have given up something stronger.
-    arbiter.settle([place_of(wanted)], moment.log_index)
-    return _answer(inode, held)
+    return _answer(inode, arbiter.take(wanted._replace(ticket=0), moment.log_index))
 
 
 def _wait(arbiter: Arbiter, inode: Inode, wanted: LockRecord, moment: Moment) -> Message:
