@@ -278,12 +278,14 @@ class Leader:
                     self.grants.dropped(handle)
         self.grants.made(chunk.handle)
 
-    def give_back(self, handle: int, session: int) -> None:
-        """The session has no use for a chunk that it reserved."""
+    def give_back(self, handle: int, session: int) -> bool:
+        """The session has no use for a chunk that it reserved; whether that is one."""
         reservation = self.reservations.of(handle)
-        if reservation is not None and reservation.session == session:
-            self.reservations.drop(handle)
-            self.grants.dropped(handle)
+        if reservation is None or reservation.session != session:
+            return False
+        self.reservations.drop(handle)
+        self.grants.dropped(handle)
+        return True
 
     # --- reaping -----------------------------------------------------------------------------
 

@@ -171,10 +171,9 @@ class Layouts:
 
     def report_failure(self, request: ReportFailure, session: int) -> Answer:
         """See the request."""
-        if not request.servers:
-            self._leader.give_back(request.handle, session)
-        else:
-            self._leader.grants.failed(request.handle, request.version, request.servers)
+        handle, servers = request.handle, request.servers
+        if servers or not self._leader.give_back(handle, session):
+            self._leader.grants.failed(handle, request.version, servers)
         return Answer(Done())
 
 

@@ -275,8 +275,8 @@ class GetLayout(Request[Layout]):
 class ReportFailure(Request[Done]):
     """A write or sync at ``version`` failed on these servers: the next grant leaves them out.
 
-    No servers: the chunk, reserved by this session and not committed, is given back. What was
-    stored in it is garbage, and another one is reserved when it is needed.
+    With no servers named, a chunk that this session reserved and did not commit is given back: what
+    was stored in it is garbage, and another one is reserved when one is needed.
     """
 
     handle: int

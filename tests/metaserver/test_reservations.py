@@ -91,6 +91,28 @@ async def test_a_failed_replica_of_a_chunk_that_is_not_committed_is_left_out(ser
     assert numbers(read) == {11, 12}
 
 
+async def test_a_chunk_that_is_given_back(server):
+    """Its handle is not given out again, for somebody may write to it yet."""
+    servers = await chunkservers(server)
+    one, two = await server.client(), await server.client()
+    inode = await one.create("file")
+    (place,) = await one.layout(inode, write=True)
+    write(servers, place)
+    given_back = meta.ReportFailure(place.handle, place.version, [])
+    await two.call(given_back)
+    assert (await one.layout(inode, write=True))[0].handle == place.handle, "it is not that one's"
+    await one.call(given_back)
+    (found,) = await one.layout(inode, write=True)
+    assert found.handle > place.handle
+    base = await base_of(one, inode)
+    await refused(Code.LAYOUT_CHANGED, one.commit(inode, [place], MIB, base=base))
+    write(servers, found)
+    await one.commit(inode, [found], MIB, base=base)
+    await one.call(meta.ReportFailure(found.handle, found.version, []))
+    (read,) = await one.layout(inode)
+    assert read.handle == found.handle, "what was committed is not given back"
+
+
 async def test_bytes_from_before_a_chunk_was_begun_anew_are_not_committed(server):
     """All servers that had it have lost it: the writer must push again."""
     servers = await chunkservers(server)
