@@ -12,6 +12,7 @@ import trio
 from tidefs.client.fuse.driver import NewAttributes
 from tidefs.client.vfs_locks import FENCE_XATTR
 from tidefs.fs.errors import Code, TideError
+from tidefs.fs.limits import MIB
 from tidefs.fs.messages import meta
 from tidefs.tests.client.test_locks import ME, A, B, fcntl, flock, held, names, open_both, refused
 
@@ -95,6 +96,21 @@ async def test_a_late_write_does_not_get_in(autojump_clock, cluster, on, mode, s
         await trio.sleep(20)
         assert cluster.content(inode) == b"2" * size
         assert await refused(first.read, one, 0, 1) is Code.DEVICE_ERROR
+
+
+async def test_a_late_commit_of_what_was_sent_in_time_does_not_get_in(autojump_clock, cluster, on):
+    async with on("nfs", "nfs") as (first, second):
+        inode, one, two = await open_both(first, second, bytes(MIB))
+        await flock(first, one, A)
+        await first.write(one, MIB, b"1" * MIB)
+        await trio.sleep(1)
+        assert not first.vfs.files.peek(inode).changes.dirty, "it was sent behind the writer"
+        first.meta.expire_session()
+        await flock(second, two, A)
+        with suppress(TideError):
+            await flock(first, one, A, "u")
+        await trio.sleep(20)
+        assert cluster.state.attributes(inode).size == MIB
 
 
 async def test_the_token_alone_refuses_a_late_write(autojump_clock, cluster, on):
