@@ -19,6 +19,7 @@ from .driver import Caller, FileSystem, Known, LockRange, NewAttributes, Opened,
 from .protocol import opcodes as o
 from .protocol import replies
 from .protocol.listing import Listing
+from .protocol.negotiation import MESSAGE_MAX_BYTES
 from .protocol.opcodes import Opcode, SetAttrValid
 from .protocol.requests import DECODERS, GID, NODEID, OPCODE, PID, UID, Arguments, Decoder, Header
 from .translation import DEVICES, KINDS, PARENT_COOKIE, SELF_COOKIE
@@ -264,7 +265,8 @@ class Operations:
     def _readdir(self, header: Header, arguments: Arguments) -> Soon[Listing]:
         """The vfs is asked for each piece anew, and what does not fit is dropped: what it said a
         moment ago may be wrong by now, and the kernel would believe it."""
-        handle, cookie, room_bytes = arguments[:3]
+        handle, cookie, wanted_bytes = arguments[:3]
+        room_bytes = min(wanted_bytes, MESSAGE_MAX_BYTES)
         listing = Listing(room_bytes, plus=header[OPCODE] == Opcode.READDIRPLUS)
         if cookie < PARENT_COOKIE:
             return self._readdir_from_start(listing, header[NODEID], handle, cookie)
