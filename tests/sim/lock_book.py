@@ -20,6 +20,11 @@ class Client(NamedTuple):
     lease: Lease
     now_ns: Callable[[], int]
 
+    def counts(self, session: int) -> bool:
+        """Whether it may act on what it was told in this session."""
+        lease = self.lease
+        return lease.session == session and lease.lease_until_ns > self.now_ns()
+
 
 class Belief(NamedTuple):
     """Somebody was told that he has it, under a token that is at most this one."""
@@ -32,9 +37,7 @@ class Belief(NamedTuple):
     @property
     def counts(self) -> bool:
         """Whether its client may act on it."""
-        lease = self.client.lease
-        same = lease.session == self.what.who.session
-        return same and lease.lease_until_ns > self.client.now_ns()
+        return self.client.counts(self.what.who.session)
 
 
 class Book:

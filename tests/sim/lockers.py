@@ -11,7 +11,7 @@ from tidefs.fs.messages.locks import LockKind
 
 from .cluster import Cluster
 from .conditions import ViolationError
-from .lock_book import Belief, Book, Client
+from .lock_book import Belief, Book
 from .lock_ledger import Owner, Range
 from .lock_watch import Asked
 from .model import Path
@@ -112,9 +112,7 @@ class Locker(Sharer):
                 raise
         if not self._is_in(asked):
             return  # asked in a session that was over before: which one it is, is not known here
-        believed = asked.wanted
-        client = self._client()
-        belief = Belief(self.name, client, believed, 0)
+        belief = Belief(self.name, self._client(), asked.wanted, 0)
         if not belief.counts:
             return
         self._book.look()
@@ -162,10 +160,6 @@ class Locker(Sharer):
         return LockRange(self._random.random() < 0.6, start, end, self._process)
 
     # --- names of things -----------------------------------------------------------------------
-
-    def _client(self) -> Client:
-        vfs = self.user.vfs
-        return Client(vfs.meta, vfs.clock.monotonic_ns)  # type: ignore[attr-defined]
 
     def _range(self, file: OpenFile, lock: LockRange, *, flock: bool) -> Range:
         owner = file.owner(self._process, flock=flock)

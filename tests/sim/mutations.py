@@ -4,9 +4,7 @@ The product's files are as they are: an acknowledgement is given too early throu
 method is replaced for as long as a run lasts.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 from tidefs.fs.messages.raft import RequestVote
 from tidefs.metaserver.driver import Driver
@@ -17,41 +15,15 @@ from tidefs.metaserver.raft.core import Member
 from tidefs.metaserver.store_memory import MemoryStore
 
 from .cluster import Lies
+from .mutation import Mutation, patching
+from .mutations_locks import BROKEN_LOCKS
 from .options import Patience
 from .watched_disk import NEVER, Lie
-
-Patched = Callable[[], AbstractContextManager[object]]
-
-
-class Mutation(NamedTuple):
-    """What is broken: on the disks and in the clients, or in the product's code.
-
-    ``options``: what kind of runs may show it, where others only cost time.
-    """
-
-    lies: Lies = Lies()
-    patched: Patched = nullcontext
-    options: Mapping[str, Any] = {}
 
 
 def late_below(folders: str | tuple[str, ...], delay_s: float) -> Lie:
     """Syncs of files in these folders are done so long after they returned."""
     return lambda path: delay_s if path.startswith(folders) else 0.0
-
-
-def patching(kind: type, name: str, broken: Callable[[Any], Any]) -> Patched:
-    """While the context lasts ``kind.name`` is what ``broken`` makes of it."""
-
-    @contextmanager
-    def patched() -> Iterator[None]:
-        before = getattr(kind, name)
-        setattr(kind, name, broken(before))
-        try:
-            yield
-        finally:
-            setattr(kind, name, before)
-
-    return patched
 
 
 # --- consensus, broken -------------------------------------------------------------------------
@@ -102,8 +74,10 @@ def _forgets_replies(copy_to: Any) -> Any:
     return copy_without_slots
 
 
+NO_LOCKS = {"lock_callers": 0, "lockers": 0, "counters": 0, "appenders": 0}
 GROUP = {"members": 3, "callers": 3, "clients": 0, "applications": 0, "rivals": 0} | {
-    "chunkservers": 0
+    "chunkservers": 0,
+    **NO_LOCKS,
 }
 """Nothing but metaservers and who asks them."""
 
@@ -136,4 +110,5 @@ MUTATIONS: dict[str, Mutation] = {
         patched=patching(MemoryStore, "copy_to", _forgets_replies),
         options=GROUP | {"faults": ("crash_metaserver", "crash_leader", "weather")},
     ),
+    **BROKEN_LOCKS,
 }

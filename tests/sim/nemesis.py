@@ -45,7 +45,7 @@ What it does, and why each is survivable:
   else goes on.
 - ``flip_bit``: one bit in one chunk file rots, once for each chunk, and only where all servers that
   have the chunk are up and hold the same bytes, synced: the read is served from another one.
-- ``freeze_client``, ``strand_client`` (only where files are shared under locks): a client makes no
+- ``freeze_client``, ``strand_client``, ``strand_writer`` (only with locks): a client makes no
   step, or nothing that it sends or is sent arrives, for longer than its session lives; then it goes
   on, and all that arrives after all. Its locks are somebody else's by then, and what it writes late
   must not be taken.

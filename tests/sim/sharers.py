@@ -16,6 +16,7 @@ from tidefs.fs.errors import Code, TideError
 
 from .cluster import Cluster
 from .conditions import ViolationError
+from .lock_book import Client
 from .model import Path, Tree
 from .user import OpenFile, User, as_text
 
@@ -136,6 +137,10 @@ class Sharer:
             raise ViolationError(f"{self.name}: {text} failed with {error!r}") from None
         trace.note("answer", f"{self.name} ok")
         return answer
+
+    def _client(self) -> Client:
+        vfs = self.user.vfs
+        return Client(vfs.meta, vfs.clock.monotonic_ns)  # type: ignore[attr-defined]
 
     async def _wait(self, most_s: float) -> None:
         await trio.sleep(self._random.uniform(0, most_s))

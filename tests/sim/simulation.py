@@ -11,7 +11,8 @@ from .cluster import ErrorLog
 from .conditions import ViolationError
 from .group_watch import GroupWatch
 from .inside import observed
-from .mutations import MUTATIONS, Mutation
+from .mutation import Mutation
+from .mutations import MUTATIONS
 from .options import Options
 from .scenario import Scenario
 from .trace import Trace

@@ -45,8 +45,8 @@ class Tally:
         return bytes(self.offset + self.length)
 
     def one_more(self, data: bytes, number: int) -> bytes:
-        """What is to be written after ``data`` was read; ViolationError when that is wrong."""
-        values = self.see(data)
+        """What is to be written after ``data`` was read."""
+        *values, _ = self._format.unpack(data)
         values[number] += 1
         self._attempted[number] = max(self._attempted[number], values[number])
         return self._format.pack(*values, sum(values))
@@ -97,18 +97,20 @@ class Counter(Sharer):
         file = await self._open(tally.path)
         everything = LockRange(True, 0, LOCK_END, self._number)
         lock = partial(file.lock, self._number, everything, wait=True, flock=tally.flock)
+        before = self._client().lease.session
         await self._ask(f"lock #{file.inode}", lock)
-        await self._count(file, tally)
+        session = self._client().lease.session
+        await self._count(file, tally, session if session == before else 0)
         if self._random.random() < 0.2:
             await self._close_all()
 
-    async def _count(self, file: OpenFile, tally: Tally) -> None:
-        data = await self._ask(
-            f"read #{file.inode}", partial(file.read, tally.offset, tally.length)
-        )
+    async def _count(self, file: OpenFile, tally: Tally, session: int) -> None:
+        read = partial(file.read, tally.offset, tally.length)
+        data = await self._ask(f"read #{file.inode}", read)
+        if self._client().counts(session):  # else it was paused, and does not know yet what it lost
+            self._cluster.trace.note("count", f"{self.name} {tally.see(data)}")
         await self._wait(HOLD_MAX_S)
         more = tally.one_more(data, self._number)
-        self._cluster.trace.note("count", f"{self.name} {list(tally.see(data))} one more")
         await self._ask(f"write #{file.inode}", partial(file.write, tally.offset, more))
         await self._wait(HOLD_MAX_S)
         if tally.sync:

@@ -25,11 +25,29 @@ CAUGHT_BY = {
     "votes-before-sync": 1,
     "reads-without-lease": 1,
     "forgets-replies": 12,
+    "locks-outlive-sessions": 1,
+    "forgets-waiters": 1,
+    "serves-anybody": 1,
+    "sees-no-circle": 1,
+    "old-tokens": 1,
+    "short-leases": 1,
+    "unlocks-before-flush": 1,
+    "believes-its-cache": 1,
+    "forgets-no-locks": 6,
+    "takes-late-writes": 9,
+    "hears-no-notice": 1,
+    "appends-without-turn": 1,
 }
 
 
 def test_each_mutation_has_a_seed():
     assert set(CAUGHT_BY) == set(MUTATIONS)
+
+
+@pytest.mark.parametrize("mutation", sorted(MUTATIONS))
+def test_what_is_to_be_broken_is_still_there(mutation):
+    with MUTATIONS[mutation].patched():
+        pass
 
 
 @pytest.mark.slow
