@@ -1,6 +1,7 @@
 """The lock table against a model that knows every byte: whatever is asked, in whatever order."""
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tidefs.fs.errors import TideError
@@ -213,9 +214,11 @@ def run(machine, new_cluster):
     run_state_machine_as_test(machine, settings=wanted)
 
 
+@pytest.mark.timeout(600)  # for the search of a short example, when there is one
 def test_any_owners(new_cluster):
     run(LocksMachine, new_cluster)
 
 
+@pytest.mark.timeout(600)
 def test_processes_with_one_thread_each(new_cluster):
     run(ProcessesMachine, new_cluster)
