@@ -4,7 +4,9 @@ Only the kernel driver hands locks on (see ``drivers``).
 """
 
 import contextlib
+import fcntl
 import itertools
+import mmap
 import os
 import queue
 import select
@@ -356,6 +358,48 @@ def test_appends_of_two_mounts_are_all_there(
     for number in range(4):
         mine = [int(count) for writer, count in found if writer == str(number)]
         assert mine == list(range(300))
+
+
+def test_mappings_show_what_the_last_holder_synced(paths: list[Path]) -> None:
+    paths[0].write_bytes(b"0" * 10_000)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(path, "r+b", 0)) for path in paths]
+        maps = [stack.enter_context(mmap.mmap(file.fileno(), 10_000)) for file in files]
+        for turn in range(1, 7):
+            file, mapping = files[turn % 2], maps[turn % 2]
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert mapping[:] == b"%d" % (turn - 1) * 10_000
+            mapping[:] = b"%d" % turn * 10_000
+            mapping.flush()
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def test_a_mapping_of_a_file_that_is_appended_to(paths: list[Path]) -> None:
+    """Its pages have their place, though they may be written back through a handle that appends."""
+    paths[0].write_bytes(b"." * 10_000)
+    with open(paths[0], "a+b", 0) as file, mmap.mmap(file.fileno(), 10_000) as mapping:
+        mapping[0:3] = b"abc"
+        mapping.flush()
+        file.write(b"END")
+        mapping[3:5] = b"de"
+        mapping.flush()
+    for path in paths:
+        assert path.read_bytes() == b"abcde" + b"." * 9_995 + b"END"
+
+
+def test_append_can_be_set_and_taken_away(paths: list[Path]) -> None:
+    with open(paths[0], "r+b", 0) as one, open(paths[1], "r+b", 0) as two:
+        for file in (one, two):
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
+        for number in range(10):
+            (one, two)[number % 2].write(b"%d" % number)
+        fcntl.fcntl(one, fcntl.F_SETFL, 0)
+        os.pwrite(one.fileno(), b"X", 0)
+        os.fsync(one.fileno())
+        os.fsync(two.fileno())
+        for file in (one, two):
+            fcntl.flock(file, fcntl.LOCK_SH)
+            assert os.pread(file.fileno(), 100, 0) == b"X123456789"
 
 
 def test_the_token_is_told_to_who_holds_the_lock(pair: tuple[Locker, Locker]) -> None:
