@@ -15,6 +15,7 @@ from tidefs.fs.messages.meta import (
     CloseSession,
     Content,
     Create,
+    CreateUnnamed,
     Entry,
     GetAttributes,
     KeepAlive,
@@ -388,6 +389,25 @@ async def test_a_create_whose_first_answer_was_lost_is_noted_as_open(autojump_cl
             await client.call(CREATE)
             assert meta.requests[-1] == Open(5, 0)
             await client.call(CREATE)
+            assert len(meta.of(Open)) == 1
+
+
+async def test_an_unnamed_file_that_was_reaped_unseen_is_made_again(autojump_clock):
+    """Its first answer was lost, and the next leader did not know that somebody had it open."""
+    async with trio.open_nursery() as nursery:
+        world = World(nursery)
+        meta = await FakeMeta(world).start()
+        meta.rules += [
+            always(Open, Content(ATTRIBUTES, False)),
+            always(CreateUnnamed, Node(ATTRIBUTES)),
+            once(Open, TideError(Code.STALE_HANDLE, "inode 5")),
+            once(CreateUnnamed, CUT),
+        ]
+        async with running(world, meta) as client:
+            await client.call(CreateUnnamed(1, 0o600, 0, 0, 0, True))
+            first, again, anew = meta.mutations_of(CreateUnnamed)
+            assert first == again
+            assert anew.sequence > again.sequence
             assert len(meta.of(Open)) == 1
 
 
