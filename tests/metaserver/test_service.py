@@ -223,6 +223,36 @@ async def test_an_unlinked_file_that_nobody_has_open_goes_at_once(server):
     await refused(Code.STALE_HANDLE, client.call(meta.Open(inode, 0)))
 
 
+async def make_unnamed(client):
+    request = meta.CreateUnnamed(1, 0o600, 0, 0, 0, True)
+    return (await client.change(request)).attributes.inode
+
+
+async def test_an_unnamed_file_lives_until_it_is_closed_or_its_session_ends(server):
+    client, other = await server.client(), await server.client()
+    released, left, named = [await make_unnamed(client) for _ in range(3)]
+    await client.change(meta.Link(named, 1, b"name"))
+    for inode in (released, left, named):
+        await other.call(meta.GetAttributes(inode))
+    await client.call(meta.Release([released]))
+    await _gone(other, released)
+    await other.call(meta.GetAttributes(left))
+    await client.call(meta.CloseSession(client.session))
+    await _gone(other, left)
+    assert (await other.call(meta.GetAttributes(named))).attributes.links == 1
+
+
+async def test_an_unnamed_file_survives_a_restart_of_the_server(server):
+    client = await server.client()
+    kept, forgotten = await make_unnamed(client), await make_unnamed(client)
+    await server.stop(crash=True)
+    await server.start()
+    await client.resume(open_inodes=[kept])
+    await _gone(client, forgotten)
+    await client.change(meta.Link(kept, 1, b"name"))
+    assert (await client.call(meta.Lookup(1, b"name"))).attributes.inode == kept
+
+
 async def test_an_unlinked_open_file_survives_a_restart_of_the_server(server):
     client, other = await server.client(), await server.client()
     inode = await client.create("file", opened=True)
