@@ -4,8 +4,9 @@ One instance at a time: pyfuse3 keeps its session in a global of the process.
 
 What pyfuse3 3.5 does not hand on, and what follows from it: "set this time to now" arrives as this
 machine's time; XATTR_CREATE and XATTR_REPLACE are checked by pyfuse3 with a getxattr before the
-setxattr, so two racing callers may both succeed; locks, fallocate, lseek and copy_file_range are
-answered by the kernel alone.
+setxattr, so two racing callers may both succeed; modes come with the umask taken away, which a
+default access list should have replaced; locks, fallocate, lseek and copy_file_range are answered
+by the kernel alone.
 """
 
 import errno
