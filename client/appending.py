@@ -11,8 +11,6 @@ When the session is lost, what was appended in this turn and is not committed mu
 any more: somebody else may have appended there. It is dropped, which the next flush tells.
 """
 
-from typing import NamedTuple
-
 import trio
 
 from ..fs.codec import Buffer
@@ -29,14 +27,18 @@ from .reading import Shell
 from .writing import Writer
 
 
-class _Turn(NamedTuple):
-    """Until when we keep it. ``start``: what is behind it was appended by us. ``waited``: others
-    append too."""
+class _Turn:
+    """``start``: what is behind it was appended by us. ``waited``: others append too. ``fresh``:
+    the size is as its grant told."""
 
-    file: File
-    start: int
-    until_ns: int
-    waited: bool
+    __slots__ = ("file", "fresh", "start", "until_ns", "waited")
+
+    def __init__(self, file: File, start: int, until_ns: int, waited: bool) -> None:
+        self.file = file
+        self.start = start
+        self.until_ns = until_ns
+        self.waited = waited
+        self.fresh = True
 
 
 class _Append:
@@ -117,12 +119,17 @@ class Appender:
             append.done.set()
 
     async def _make_ready(self, append: _Append) -> None:
-        file = append.file
-        await self._take_turn(file, append.prepare)
+        """The turn is ours, and there is room. A turn may be lost whenever something is awaited."""
+        file, length = append.file, len(append.data)
         if file.failure is not None:
             await self._writer.flush(file)  # raises what is wrong, if it still is
-        await self._writer.wait_room(len(append.data))
-        file.check_not_lost()
+        while True:
+            await self._take_turn(file, append.prepare)
+            if self._writer.has_room(length):
+                return
+            await self._writer.wait_room(length)
+            if self.has_turn(file):
+                return
 
     async def _append(self, file: File, data: Buffer) -> int:
         offset = self._write(file, data)
@@ -142,6 +149,7 @@ class Appender:
             self._writer.lose(turn.file, error, start)
 
     def _write(self, file: File, data: Buffer) -> int:
+        self._turns[file.inode].fresh = False
         offset = file.size
         if offset + len(data) > FILE_MAX_BYTES:
             raise TideError(Code.FILE_TOO_LARGE, f"{len(data)} bytes appended at {offset}")
@@ -164,15 +172,22 @@ class Appender:
 
     async def _take_turn(self, file: File, prepare: Prepare) -> None:
         """Ours when this returns, and the size is known."""
-        now_ns = self._shell.clock.monotonic_ns()
+        while not await self._has_turn_still(file):
+            await self._obtain_turn(file, prepare)
+
+    async def _has_turn_still(self, file: File) -> bool:
         turn = self._turns.get(file.inode)
-        if turn is not None and now_ns >= turn.until_ns:
+        if turn is None:
+            return False
+        if self._shell.clock.monotonic_ns() >= turn.until_ns:
             await self._give_back(file)
-        elif turn is not None:
-            if not self._mode.cache_data:  # files are truncated without a turn
-                reply = await self._shell.meta.call(GetAttributes(file.inode))
-                self._shell.absorb(reply.attributes)
-            return
+            return False
+        if not turn.fresh and not self._mode.cache_data:  # files are truncated without a turn
+            reply = await self._shell.meta.call(GetAttributes(file.inode))
+            self._shell.absorb(reply.attributes)
+        return self._turns.get(file.inode) is turn
+
+    async def _obtain_turn(self, file: File, prepare: Prepare) -> None:
         if file.lost is not None:
             await file.lost.over.wait()
         wish = Wish(_holder(file), True, 0, LOCK_END, True, 0)
@@ -183,6 +198,8 @@ class Appender:
             sizes.append(file.size)
 
         waited = await self._locks.acquire(wish, prepare_and_look)
+        if not self._locks.held.holds(wish.holder):
+            return  # it is lost already
         until_ns = self._shell.clock.monotonic_ns() + APPEND_TURN_MS * NS_PER_MS
         turn = self._turns[file.inode] = _Turn(file, sizes[0], until_ns, waited)
         self._files.opened(file)
