@@ -116,6 +116,8 @@ OPTIONS: dict[str, _Option] = {
     "suid": _Option("suid", None, True, "they do (root only)"),
     "nodev": _Option("devices", None, False, "device files open nothing (default)"),
     "dev": _Option("devices", None, True, "they open devices (root only)"),
+    "allow_suid": _Option("suid", None, True, "suid, where mount(8) keeps that word to itself"),
+    "allow_dev": _Option("devices", None, True, "the same for dev"),
     "exec": _Option("programs", None, True, "programs may be started (default)"),
     "noexec": _Option("programs", None, False, "no program may be started"),
     "relatime": _Option(

@@ -11,6 +11,7 @@ from .notes import NoteFile, waiting_for
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
+ASKED = "it was told not to wait for the servers"
 SAY_EACH = 4
 """One look in so many is said, once the mount ends."""
 
@@ -51,12 +52,9 @@ class Progress:
     def close(self, reason: str) -> None:
         """All is written, or never will be, for ``reason``."""
         unwritten_bytes = self._client.standing.unwritten_bytes
-        outcome = reason
+        outcome = f"something that was written here is lost: {reason}" if reason else ""
         if unwritten_bytes:
-            outcome = (
-                f"{unwritten_bytes} bytes that were written here have not reached the servers and"
-                f" are lost{': ' if reason else ''}{reason}"
-            )
+            outcome = f"{unwritten_bytes} bytes that were written here are lost: {reason or ASKED}"
         if outcome:
             log.error("%s", outcome)
         if self.note is not None:

@@ -67,9 +67,7 @@ def mount(
         say(f"tidefs: {source_text} is mounted on {mount_point} already")
         return
     if fake:
-        parse_options(kept)
-        check_machine()
-        trio.run(free_point, mount_point)
+        _try(kept, mount_point)
         return
     with _only_if(verbose):
         tidefs(
@@ -103,6 +101,16 @@ def umount(
     tidefs(["umount", mount_point, *(["--lazy"] if lazy else [])], standalone_mode=False)
     if verbose:
         click.echo(f"umount: {mount_point} unmounted")
+
+
+def _try(words: list[str], mount_point: str) -> None:
+    """Everything but to mount."""
+    try:
+        parse_options(words)
+    except TideError as error:
+        raise Failure(Exit.USAGE, error.detail) from None
+    check_machine()
+    trio.run(free_point, mount_point)
 
 
 def _refuse_namespace(namespace: str | None) -> None:

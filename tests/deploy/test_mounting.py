@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,10 +14,15 @@ from tidefs.deploy.processes import wait_for_end
 
 pytestmark = pytest.mark.mount
 
+both_drivers = pytest.mark.parametrize("driver", ["kernel", "pyfuse3"])
 
-def test_a_folder_is_mounted_and_is_all_there_the_next_time(embedded):
-    point = embedded.mount()
+
+@both_drivers
+def test_a_folder_is_mounted_and_is_all_there_the_next_time(driver, embedded, tidefs_command):
+    point = embedded.mount("mnt", "-o", f"driver={driver}")
     assert os.path.ismount(point)
+    assert embedded.status()["mounts"][0]["driver"] == driver
+    assert f", {driver} driver)" in tidefs_command("status", embedded.folder).stdout
     (point / "hello").write_text("world")
     assert sorted(embedded.pids()) == ["chunk-1", "meta-1"]
     embedded.umount(point)
@@ -172,8 +178,9 @@ def test_umount_of_somebody_elses(tidefs_command):
     assert os.path.ismount("/proc")
 
 
-def test_umount_while_a_file_is_open(embedded, tidefs_command):
-    point = embedded.mount()
+@both_drivers
+def test_umount_while_a_file_is_open(driver, embedded, tidefs_command):
+    point = embedded.mount("mnt", "-o", f"driver={driver}")
     with (point / "open").open("w"):
         done = tidefs_command("umount", point, check=False)
         assert done.returncode == Exit.BUSY
@@ -181,15 +188,16 @@ def test_umount_while_a_file_is_open(embedded, tidefs_command):
     embedded.umount(point)
 
 
-def test_a_killed_client_is_replaced_by_the_next_mount(embedded):
-    point = embedded.mount()
+@both_drivers
+def test_a_killed_client_is_replaced_by_the_next_mount(driver, embedded):
+    point = embedded.mount("mnt", "-o", f"driver={driver}")
     (point / "closed").write_text("x")
     (hold,) = holds(embedded.folder)
     os.kill(hold.pid, signal.SIGKILL)
     wait_for_end([hold.pid], 10_000)
     with pytest.raises(OSError, match="not connected"):
         os.listdir(point)
-    embedded.mount()
+    embedded.mount("mnt", "-o", f"driver={driver}")
     assert (point / "closed").read_text() == "x"
 
 
@@ -234,27 +242,114 @@ def test_umount_after_a_killed_client_ends_the_cluster(embedded):
     assert embedded.pids() == {}
 
 
-def test_in_the_foreground_until_it_is_told_to_end(embedded, wait_until):
-    point = embedded.folder.parent / "mnt"
+def test_without_libfuse_the_kernel_driver_is_all_that_is_needed(embedded, stage):
+    """And pyfuse3, when it is asked for, is said to be missing."""
+    point = stage / "mnt"
     point.mkdir()
+    (stage / "pyfuse3.py").write_text("raise ImportError('no libfuse here')")
+    surroundings = {**os.environ, "PYTHONPATH": str(stage)}
+    command = [sys.executable, "-m", "tidefs.deploy", "mount", embedded.folder, point]
+    subprocess.run(command, env=surroundings, check=True, capture_output=True)
+    embedded.umount(point)
+    refused = subprocess.run(
+        [*command, "-o", "driver=pyfuse3"],
+        env=surroundings,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == Exit.LACKING
+    assert "no libfuse here" in refused.stderr
+    assert "pip install pyfuse3" in refused.stderr
+
+
+class Listener:
+    """What sd_notify(3) talks to."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+
+    def wait_for(self, line):
+        heard = ""
+        while line not in heard:
+            heard = self._socket.recv(4096).decode()
+
+    def close(self):
+        self._socket.close()
+
+
+@both_drivers
+def test_in_the_foreground_until_it_is_told_to_end(driver, embedded, stage):
+    point = stage / "mnt"
+    point.mkdir()
+    listener = Listener(stage / "notify")
+    words = ["mount", embedded.folder, point, "--foreground", "-o", f"driver={driver}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tidefs.deploy", "mount", embedded.folder, point, "--foreground"],
+        [sys.executable, "-m", "tidefs.deploy", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, "NOTIFY_SOCKET": listener.path},
     )
     try:
-        wait_until(lambda: os.path.ismount(point) or process.poll() is not None)
+        listener.wait_for("READY=1")
         (point / "file").write_text("x")
         process.send_signal(signal.SIGTERM)
+        listener.wait_for("STOPPING=1")
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
         assert "Traceback" not in said
+        assert f"by the {driver} driver" in said
     finally:
         process.kill()
         process.communicate()
+        listener.close()
     assert not os.path.ismount(point)
     assert embedded.pids() == {}
+
+
+def kill_while_writing(cluster, point):
+    """The servers are away, and whoever has written 5,000,000 bytes dies before it closes."""
+    script = "import sys, time; f = open(sys.argv[1], 'wb', 0); f.write(b'x' * 5_000_000)"
+    script += "; print('written', flush=True); time.sleep(1_000)"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", script, point / "file"], stdout=subprocess.PIPE, text=True
+    )
+    with writer:
+        assert writer.stdout.readline() == "written\n"
+        cluster.down("--force")
+        writer.kill()
+
+
+def test_umount_says_what_it_waits_for(make_cluster):
+    cluster = make_cluster()
+    point = cluster.mount("mnt", "-o", "driver=kernel")
+    kill_while_writing(cluster, point)
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "tidefs.deploy", "umount", point],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with asking:
+        said = asking.stderr.readline()
+        assert "4.8 MiB to be written" in said
+        assert "meta-1.sock" in said
+        cluster.up()
+        assert asking.wait(60) == 0
+    assert cluster.mount() == point
+    assert (point / "file").read_bytes() == b"x" * 5_000_000
+
+
+def test_umount_fails_when_something_is_lost(make_cluster, tidefs_command):
+    cluster = make_cluster()
+    point = cluster.mount("mnt", "-o", "soft,timeout=500ms,driver=kernel")
+    kill_while_writing(cluster, point)
+    done = tidefs_command("umount", point, check=False)
+    assert done.returncode == Exit.WRONG
+    assert "lost" in done.stderr
+    assert not os.path.ismount(point)
 
 
 def test_the_addresses_of_a_cluster_can_be_mounted(make_cluster, tidefs_command, stage):
