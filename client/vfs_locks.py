@@ -83,13 +83,16 @@ class LockOperations(VfsCaches):
         opened.check_not_lost()
 
     def unlock(self, handle: int, owner: int, start: int, end: int, *, flock: bool) -> Soon[None]:
-        file = self.usable(handle).file
-        holder = Holder(file.inode, LockKind.WHOLE if flock else LockKind.RANGE, owner)
+        opened = self.usable(handle)
+        inode = opened.file.inode
+        holder = Holder(inode, LockKind.WHOLE if flock else LockKind.RANGE, owner)
         if not self.locks.concerns(holder):
             return None
-        if flock:
-            start, end = 0, LOCK_END
-        return self._unlock(file, holder, start, end)
+        return self._unlock_for(opened, holder, *((0, LOCK_END) if flock else (start, end)))
+
+    async def _unlock_for(self, opened: OpenFile, holder: Holder, start: int, end: int) -> None:
+        await self._unlock(opened.file, holder, start, end)
+        opened.check_not_lost()
 
     async def _unlock(self, file: File, holder: Holder, start: int, end: int) -> None:
         try:

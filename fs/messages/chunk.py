@@ -47,9 +47,10 @@ class WriteChunk(Request[Written]):
 
     ``create``: the chunk is fresh, make it when there is none. ``fence`` is the highest token of
     the locks that the writer's session holds on the file (0: none): FENCED when this replica has
-    seen a higher one. The frame header's (session,
-    sequence) lets the primary recognise a repetition. REPLICA_FAILED names in its detail, as
-    hexadecimal ids behind the last colon, the servers that failed.
+    seen a higher one at this version; the detail ends in that one, behind its last colon. At an
+    older version FENCED tells, instead of STALE_VERSION, that the lock is another's by now. The
+    frame header's (session, sequence) lets the primary recognise a repetition. REPLICA_FAILED
+    names in its detail, as hexadecimal ids behind the last colon, the servers that failed.
     """
 
     handle: int
