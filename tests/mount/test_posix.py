@@ -195,8 +195,21 @@ def append(path):
         return os.fstat(file.fileno()).st_mode & 0o7777
 
 
+def allocate(path):
+    with open(path, "r+b", 0) as file:
+        os.posix_fallocate(file.fileno(), 0, 100)
+
+
+def copy(path):
+    path.with_name("source").write_bytes(b"x")
+    with open(path.with_name("source"), "rb", 0) as source, open(path, "r+b", 0) as target:
+        os.copy_file_range(source.fileno(), target.fileno(), 1)
+
+
 CHANGES = {
     "write": append,
+    "allocate": allocate,
+    "copy": copy,
     "truncate": lambda path: os.truncate(path, 1),
     "open, truncating": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC)),
 }
