@@ -142,7 +142,7 @@ def test_the_exit_codes_of_mount(cluster):
     assert machine.root(helper, address, check=False).returncode == 1
     assert machine.root(helper, address, point, "-N", "1", check=False).returncode == 1
 
-    cluster.mount("-s", address, point, "-o", "frobnicate")
+    cluster.mount("-s", address, point, "-o", "frobnicate,_netdev")
     done = cluster.mount(cluster.folder, point, check=False)
     assert done.returncode == 32
     assert "tidefs umount" in done.stderr
