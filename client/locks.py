@@ -121,7 +121,7 @@ class Locks:
         self._on_change = on_change
         self._on_loss = on_loss
         self._patience_s = math.inf if patience_ms is None else patience_ms / 1000
-        self._attempts: set[_Attempt] = set()
+        self._attempts: dict[_Attempt, None] = {}  # a set would have no order to lose them in
         self._tickets: dict[int, _Attempt] = {}
         self._early: set[int] = set()  # granted before the answer with the ticket was read
         self._turns: dict[Holder, _Turn] = {}
@@ -136,7 +136,7 @@ class Locks:
         WOULD_BLOCK, DEADLOCK; INTERRUPTED never: who is cancelled does not hold it.
         """
         attempt = _Attempt(wish, prepare)
-        self._attempts.add(attempt)
+        self._attempts[attempt] = None
         self._nursery.start_soon(self._carry, attempt)
         try:
             await self._answered(attempt.asked)
@@ -240,7 +240,7 @@ class Locks:
             attempt.outcome = error
         finally:
             attempt.asked.set()
-            self._attempts.discard(attempt)
+            self._attempts.pop(attempt, None)
             if not self._attempts:
                 self._early.clear()
             attempt.done.set()
