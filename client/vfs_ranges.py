@@ -76,7 +76,14 @@ class RangeOperations(VfsCaches):
             raise TideError(Code.NO_SUCH_POSITION, f"inode {file.inode}, at {offset}")
         if offset < file.size and self._has_no_hole(file):
             return offset if whence == os.SEEK_DATA else file.size
-        return self._holes.seek(file, offset, whence)
+        return self._seek(file, offset, whence)
+
+    async def _seek(self, file: File, offset: int, whence: int) -> int:
+        if file.mappable and self.kernel is not None:
+            # What was changed through a mapping is data too, and only the kernel has it: a program
+            # that copies what it finds would lose it.
+            await self.kernel.forget_inode(file.inode)
+        return await self._holes.seek(file, offset, whence)
 
     def _has_no_hole(self, file: File) -> bool:
         known = self.attributes.trusted(file.inode)

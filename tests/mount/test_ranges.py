@@ -174,6 +174,18 @@ def test_a_byte_at_eight_tib(pair):
     assert ((here / "file").stat().st_size, occupied_bytes(here / "file")) == (10, 0)
 
 
+@needs("lseek")
+def test_what_was_changed_through_a_mapping_is_data(here):
+    with opened(here / "file") as file:
+        os.ftruncate(file, MIB)
+        with mmap.mmap(file, MIB) as mapped:
+            mapped[500_000:500_003] = b"abc"
+            assert os.lseek(file, 0, os.SEEK_DATA) <= 500_000
+            mapped[600_000:600_003] = b"def"
+            assert os.lseek(file, 600_000, os.SEEK_DATA) == 600_000
+            assert mapped[500_000:600_003] == b"abc" + bytes(99_997) + b"def"
+
+
 # --- copies
 
 
