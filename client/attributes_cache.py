@@ -5,6 +5,7 @@ is not let in.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from ..fs.attributes import Attributes
 from ..fs.limits import ATTRIBUTES_CACHED_MAX
@@ -17,14 +18,27 @@ NS_PER_MS = 1_000_000
 class Cached:
     """What is cached of one inode. An extended attribute that is None is known to be absent."""
 
-    __slots__ = ("attributes", "target", "trusted_until_ns", "xattrs", "xattrs_complete")
+    __slots__ = (
+        "attributes",
+        "seen_ns",
+        "target",
+        "trusted_until_ns",
+        "xattrs",
+        "xattrs_complete",
+    )
 
     def __init__(self, attributes: Attributes) -> None:
         self.attributes = attributes
+        self.seen_ns = 0
         self.trusted_until_ns = 0
         self.target: bytes | None = None
         self.xattrs: dict[bytes, bytes | None] = {}
         self.xattrs_complete = False
+
+    def trust_ms(self, now_ns: int) -> int:
+        """For how long yet they may be believed."""
+        left_ns = self.trusted_until_ns - now_ns
+        return left_ns // NS_PER_MS if left_ns > 0 else 0
 
 
 class AttributesCache:
@@ -36,10 +50,10 @@ class AttributesCache:
         self._capacity = capacity
         self._known: OrderedDict[int, Cached] = OrderedDict()
 
-    def see(self, attributes: Attributes, *, own: bool = False) -> bool:
+    def see(self, attributes: Attributes, *, own: bool = False) -> Cached | None:
         """Attributes came from a server, ``own``: in the reply to a change that we made.
 
-        False when they are older than what is known; else they are trusted from now on.
+        None when they are older than what is known; else they are trusted from now on.
         """
         known = self._known.get(attributes.inode)
         if known is None:
@@ -49,7 +63,7 @@ class AttributesCache:
         else:
             change = known.attributes.change
             if attributes.change < change:
-                return False
+                return None
             if attributes.change > change + own:
                 known.xattrs = {}
                 known.xattrs_complete = False
@@ -62,8 +76,9 @@ class AttributesCache:
         trust_ms = self._trust.for_age(
             (self._clock.wall_ns() - max(attributes.mtime_ns, attributes.ctime_ns)) // NS_PER_MS
         )
-        known.trusted_until_ns = self._clock.monotonic_ns() + trust_ms * NS_PER_MS
-        return True
+        known.seen_ns = self._clock.monotonic_ns()
+        known.trusted_until_ns = known.seen_ns + trust_ms * NS_PER_MS
+        return known
 
     def get(self, inode: int) -> Cached | None:
         """What is known of an inode, trusted or not."""
@@ -71,6 +86,10 @@ class AttributesCache:
         if known is not None:
             self._known.move_to_end(inode)
         return known
+
+    def peek(self, inode: int) -> Cached | None:
+        """The same, without counting as use."""
+        return self._known.get(inode)
 
     def trusted(self, inode: int) -> Cached | None:
         """What is known, if it may be believed now."""
@@ -82,9 +101,16 @@ class AttributesCache:
     def trust_ms(self, inode: int) -> int:
         """For how long yet."""
         known = self._known.get(inode)
-        if known is None:
-            return 0
-        return max(0, known.trusted_until_ns - self._clock.monotonic_ns()) // NS_PER_MS
+        return 0 if known is None else known.trust_ms(self._clock.monotonic_ns())
+
+    def trusts_all(self, inodes: Iterable[int]) -> bool:
+        """Whether all of them may be believed now."""
+        now_ns = self._clock.monotonic_ns()
+        for inode in inodes:
+            known = self._known.get(inode)
+            if known is None or known.trusted_until_ns <= now_ns:
+                return False
+        return True
 
     def distrust(self, inode: int) -> None:
         """Ask the server next time."""

@@ -42,16 +42,19 @@ class DentryCache:
         self._count = 0
         self._directories: OrderedDict[int, _Directory] = OrderedDict()
 
-    def see(self, inode: int, version: int, *, own: bool) -> None:
-        """A directory is at ``version``; ``own``: after one change that we made."""
+    def see(self, inode: int, version: int, *, own: bool) -> bool:
+        """A directory is at ``version``; ``own``: after one change that we made. Whether somebody
+        else has changed it, as far as can be known."""
         directory = self._directories.get(inode)
         if directory is None:
             self._directories[inode] = _Directory(version)
             self._make_room(inode)
-        elif version > directory.version:
-            if version > directory.version + own:
-                self._clear(directory)
-            directory.version = version
+            return False
+        foreign = version > directory.version + own
+        if foreign:
+            self._clear(directory)
+        directory.version = max(version, directory.version)
+        return foreign
 
     def version(self, inode: int) -> int:
         """The version at which names are known now; 0: none are."""

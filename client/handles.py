@@ -1,8 +1,11 @@
 """Open files and directories: what each handle remembers for itself."""
 
+from bisect import bisect_right
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from ..fs.errors import Code, TideError
+from ..fs.limits import LISTED_AT_ONCE_MAX
 from ..fs.messages.meta import DirectoryEntry
 from .inodes import File
 from .readahead import ReadAhead
@@ -40,14 +43,17 @@ class OpenFile:
             )
 
 
+_COOKIE = attrgetter("cookie")
+
+
 class OpenDirectory:
     """One opendir(3): the last page of the listing, never more.
 
     ``version`` is the directory's when the listing began at its start; 0 when the pages so far do
-    not add up to one version of it.
+    not add up to one version of it. ``listed``: the one at which the last page was right.
     """
 
-    __slots__ = ("after", "end", "entries", "inode", "version")
+    __slots__ = ("after", "end", "entries", "inode", "listed", "version")
 
     def __init__(self, inode: int) -> None:
         self.inode = inode
@@ -55,16 +61,17 @@ class OpenDirectory:
         self.entries: list[DirectoryEntry] = []
         self.end = False
         self.version = 0
+        self.listed = 0
 
     def behind(self, cookie: int) -> list[DirectoryEntry] | None:
-        """What the page has behind ``cookie``; None when another page is needed."""
+        """The next entries behind ``cookie``; None when another page is needed."""
         if cookie == self.after:
-            return self.entries if self.entries or self.end else None
-        for at, entry in enumerate(self.entries):
-            if entry.cookie == cookie:
-                rest = self.entries[at + 1 :]
-                return rest if rest or self.end else None
-        return None
+            return self.entries[:LISTED_AT_ONCE_MAX] if self.entries or self.end else None
+        at = bisect_right(self.entries, cookie, key=_COOKIE)
+        if not at or self.entries[at - 1].cookie != cookie:
+            return None
+        rest = self.entries[at : at + LISTED_AT_ONCE_MAX]
+        return rest if rest or self.end else None
 
 
 H = TypeVar("H")

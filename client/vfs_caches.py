@@ -5,6 +5,7 @@ Everything here runs without an await. Whatever reply carries attributes, they g
 together, so they never tell different stories.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from ..fs.attributes import Attributes, Kind
 from ..fs.errors import Code, TideError
 from ..fs.limits import CACHE_BYTES
 from ..fs.messages.base import Message
-from ..fs.messages.meta import Change
+from ..fs.messages.meta import Change, DirectoryEntry
 from ..fs.ports.clock import Clock
 from .access_times import Readings
 from .attributes_cache import AttributesCache
@@ -22,6 +23,7 @@ from .dentry_cache import DentryCache
 from .fuse.driver import KernelCaches, Known
 from .handles import Handles, OpenDirectory, OpenFile
 from .inodes import File, Files
+from .listings import Listings
 from .modes import Ground, Mode
 from .options import AccessTimes
 from .reading import Reader, Shell
@@ -62,6 +64,9 @@ class VfsCaches:
         self.host = surroundings.host
         self.attributes = AttributesCache(surroundings.clock, self.mode.attributes)
         self.names = DentryCache()
+        self.listings = Listings()
+        self.abroad_ns = 0
+        """When it was last seen that another mount changes names."""
         self.files = Files(surroundings.cache_bytes)
         self.readings = Readings(
             surroundings.access_times, directories=surroundings.directory_access_times
@@ -85,10 +90,12 @@ class VfsCaches:
         (How the bytes of a file follow our own Commit is `client/committing.py`'s affair; ``own``
         is about names and extended attributes.)
         """
-        if not self.attributes.see(attributes, own=own):
+        cached = self.attributes.see(attributes, own=own)
+        if cached is None:
             return
         if attributes.kind is Kind.DIRECTORY:
-            self.names.see(attributes.inode, attributes.data_version, own=own)
+            if self.names.see(attributes.inode, attributes.data_version, own=own):
+                self.abroad_ns = cached.seen_ns
         elif attributes.kind is Kind.FILE:
             file = self.files.peek(attributes.inode)
             if file is not None:
@@ -97,21 +104,49 @@ class VfsCaches:
     def known(self, attributes: Attributes, parent: int | None = None) -> Known:
         """What the kernel is told: the newest that is known, with local changes, and for how long
         it may believe that and the name in ``parent``."""
+        now_ns = self.clock.monotonic_ns()
+        cached = self.attributes.get(attributes.inode)
+        if cached is None:
+            return Known(self._shown(attributes), 0, self._name_trust_ms(parent, now_ns))
+        return Known(
+            self._shown(cached.attributes),
+            cached.trust_ms(now_ns),
+            self._name_trust_ms(parent, now_ns),
+        )
+
+    def known_all(
+        self, parent: int, entries: Sequence[DirectoryEntry]
+    ) -> list[tuple[DirectoryEntry, Known]]:
+        """``known`` for each entry of a directory."""
+        now_ns = self.clock.monotonic_ns()
+        name_trust_ms = self._name_trust_ms(parent, now_ns)
+        find, shown = self.attributes.peek, self._shown
+        found = []
+        for entry in entries:
+            cached = find(entry.attributes.inode)
+            if cached is None:
+                known = Known(shown(entry.attributes), 0, name_trust_ms)
+            else:
+                known = Known(shown(cached.attributes), cached.trust_ms(now_ns), name_trust_ms)
+            found.append((entry, known))
+        return found
+
+    def _shown(self, attributes: Attributes) -> Attributes:
+        """With what was changed and read here, and no server knows yet."""
         inode = attributes.inode
-        cached = self.attributes.get(inode)
-        if cached is not None:
-            attributes = cached.attributes
-        if attributes.kind is Kind.FILE:
-            file = self.files.peek(inode)
-            if file is not None:
-                attributes = file.merged(attributes)
+        file = self.files.peek(inode)
+        if file is not None:
+            attributes = file.merged(attributes)
         read_ns = self.readings.atime_ns(inode)
         if read_ns is not None:
             attributes = msgspec.structs.replace(attributes, atime_ns=read_ns)
-        entry_trust_ms = 0
-        if parent is not None and self.mode.entries.ground is not Ground.NEVER:
-            entry_trust_ms = self.attributes.trust_ms(parent)
-        return Known(attributes, self.attributes.trust_ms(inode), entry_trust_ms)
+        return attributes
+
+    def _name_trust_ms(self, parent: int | None, now_ns: int) -> int:
+        if parent is None or self.mode.entries.ground is Ground.NEVER:
+            return 0
+        cached = self.attributes.peek(parent)
+        return 0 if cached is None else cached.trust_ms(now_ns)
 
     async def change(self, inode: int, request: Change[R]) -> R:
         """Make a change of ``inode``; when it is gone, what is cached of it goes too."""

@@ -7,11 +7,12 @@ and what is known of its other names stays good when only we changed it.
 
 from ..fs.attributes import Attributes, Kind
 from ..fs.errors import Code, TideError
-from ..fs.limits import NAME_MAX_BYTES, READDIR_ENTRIES_MAX, SYMLINK_MAX_BYTES
+from ..fs.limits import LISTED_AT_ONCE_MAX, NAME_MAX_BYTES, READDIR_ENTRIES_MAX, SYMLINK_MAX_BYTES
 from ..fs.messages.meta import (
     Create,
     DirectoryEntry,
     Entry,
+    GetAttributes,
     Link,
     Lookup,
     MakeDirectory,
@@ -26,6 +27,7 @@ from ..fs.messages.meta import (
 from .dentry_cache import ABSENT
 from .fuse.driver import Caller, Known, Soon
 from .handles import OpenDirectory
+from .listings import Page
 from .modes import Ground
 from .vfs_attributes import AttributeOperations
 
@@ -37,15 +39,32 @@ class NameOperations(AttributeOperations):
 
     def lookup(self, parent: int, name: bytes) -> Soon[Known]:
         _check_name(name)
-        if self.mode.entries.ground is not Ground.NEVER and self.attributes.trusted(parent):
+        directory = self.attributes.trusted(parent)
+        if directory is not None and self.mode.entries.ground is not Ground.NEVER:
             found = self.names.get(parent, name)
             if found is ABSENT and name not in DOTS:
-                raise TideError(Code.NO_ENTRY, f"{name!r} in directory {parent}")
+                if directory.seen_ns < self.abroad_ns:
+                    return self._lookup_absent(parent, name)
+                raise _absent(parent, name)
             if isinstance(found, int):
                 cached = self.attributes.trusted(found)
                 if cached is not None:
                     return self.known(cached.attributes, parent)
         return self._lookup(parent, name)
+
+    async def _lookup_absent(self, parent: int, name: bytes) -> Known:
+        """The name was not there; but since that was known, something that another mount did has
+        been seen, and what it did before that must be seen too: such as the objects of a git
+        repository behind the name of a branch."""
+        try:
+            reply = await self.meta.call(GetAttributes(parent))
+        except TideError as error:
+            self.failed(parent, error)
+            raise
+        self.absorb(reply.attributes)
+        if self.names.get(parent, name) is ABSENT:
+            raise _absent(parent, name)
+        return await self._lookup(parent, name)
 
     async def _lookup(self, parent: int, name: bytes) -> Known:
         version = self.names.version(parent)
@@ -200,7 +219,7 @@ class NameOperations(AttributeOperations):
         # From the start again (rewinddir): what was made meanwhile must be seen.
         entries = directory.behind(cookie) if cookie else None
         if entries is not None:
-            return self._told(directory.inode, entries)
+            return self.known_all(directory.inode, entries)
         return self._readdir(directory, cookie)
 
     async def _readdir(
@@ -208,15 +227,40 @@ class NameOperations(AttributeOperations):
     ) -> list[tuple[DirectoryEntry, Known]]:
         inode = directory.inode
         try:
-            reply = await self.meta.call(ReadDirectory(inode, cookie, READDIR_ENTRIES_MAX))
+            page = await self._page_again(directory, cookie) or await self._page(directory, cookie)
         except TideError as error:
             self.failed(inode, error)
             raise
+        directory.after, directory.entries, directory.end = cookie, page.entries, page.end
+        if cookie == 0:
+            self.was_read(inode)
+        return self.known_all(inode, page.entries[:LISTED_AT_ONCE_MAX])
+
+    async def _page_again(self, directory: OpenDirectory, cookie: int) -> Page | None:
+        """A page that was read before, if all in it is still true."""
+        inode = directory.inode
+        if cookie == 0 and self.listings.version(inode) is not None:
+            reply = await self.meta.call(GetAttributes(inode))
+            self.absorb(reply.attributes)
+            directory.listed = reply.attributes.data_version
+        if directory.listed != self.names.version(inode):
+            return None
+        page = self.listings.get(inode, directory.listed, cookie)
+        if page is None or not self.attributes.trusts_all(page.inodes):
+            return None
+        directory.version = 0  # its names were learned before, and may be forgotten by now
+        return page
+
+    async def _page(self, directory: OpenDirectory, cookie: int) -> Page:
+        """A page from the server, of which everything is learned."""
+        inode = directory.inode
+        reply = await self.meta.call(ReadDirectory(inode, cookie, READDIR_ENTRIES_MAX))
         version = reply.directory.data_version
         self.absorb(reply.directory)
         for entry in reply.entries:
             self.absorb(entry.attributes)
             self.names.put(inode, entry.name, entry.attributes.inode, version)
+        page = Page(reply.entries, reply.end, [one.attributes.inode for one in reply.entries])
         goes_on = directory.version == version and directory.entries
         if cookie == 0 or (goes_on and directory.entries[-1].cookie == cookie):
             directory.version = version
@@ -224,21 +268,20 @@ class NameOperations(AttributeOperations):
                 self.names.is_complete(inode, version)
         else:
             directory.version = 0
-        directory.after, directory.entries, directory.end = cookie, reply.entries, reply.end
-        if cookie == 0:
-            self.was_read(inode)
-        return self._told(inode, reply.entries)
-
-    def _told(
-        self, parent: int, entries: list[DirectoryEntry]
-    ) -> list[tuple[DirectoryEntry, Known]]:
-        return [(entry, self.known(entry.attributes, parent)) for entry in entries]
+        directory.listed = version
+        if self.mode.cache_data:
+            self.listings.put(inode, version, cookie, page)
+        return page
 
     def releasedir(self, handle: int) -> None:
         self.open_directories.pop(handle)
 
     def fsyncdir(self, handle: int) -> None:
         """Nothing to do: every change of names was durable when it returned."""
+
+
+def _absent(parent: int, name: bytes) -> TideError:
+    return TideError(Code.NO_ENTRY, f"{name!r} in directory {parent}")
 
 
 def _check_name(name: bytes) -> None:

@@ -295,3 +295,43 @@ async def test_statfs_and_fsyncdir(autojump_clock, cluster, on):
         assert (await mount.statfs()).total_bytes == 1 << 40
         handle = await mount.opendir(1)
         assert mount.known_to_answer("fsyncdir", handle) is None
+
+
+async def test_who_sees_one_change_of_another_mount_sees_all_before_it(autojump_clock, cluster, on):
+    """As git does: objects first, then the name of a branch that leads to them."""
+    async with on("nfs", "nfs") as (first, second):
+        objects = (await first.mkdir(1, b"objects", 0o755, ME)).attributes.inode
+        branches = (await first.mkdir(1, b"branches", 0o755, ME)).attributes.inode
+        with pytest.raises(TideError):
+            first.known_to_answer("lookup", objects, b"object")
+        with pytest.raises(TideError):
+            first.known_to_answer("lookup", branches, b"main")
+        await touch(second, objects, b"object")
+        await touch(second, branches, b"main")
+        with pytest.raises(TideError):
+            first.known_to_answer("lookup", objects, b"object")  # still believed
+        assert await listed(first, branches) == [b"main"]
+        assert (await first.lookup(objects, b"object")).attributes.kind is Kind.FILE
+        cluster.calls.clear()
+        with pytest.raises(TideError):
+            await first.lookup(objects, b"other")
+        with pytest.raises(TideError):
+            await first.lookup(objects, b"other")
+        assert names(cluster) == ["Lookup"], "believed again"
+
+
+async def test_a_directory_that_nobody_changed_is_listed_from_memory(autojump_clock, cluster, on):
+    async with on("nfs", "nfs") as (first, second):
+        folder = (await first.mkdir(1, b"folder", 0o755, ME)).attributes.inode
+        for at in range(300):
+            await touch(first, folder, b"%d" % at)
+        whole = await listed(first, folder)
+        cluster.calls.clear()
+        assert await listed(first, folder) == whole
+        assert names(cluster) == ["GetAttributes"]
+        await touch(second, folder, b"more")
+        assert await listed(first, folder) == [*whole, b"more"]
+        await trio.sleep(120)
+        cluster.calls.clear()
+        await listed(first, folder)
+        assert "ReadDirectory" in names(cluster), "it renews all attributes at once"
