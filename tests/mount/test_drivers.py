@@ -16,13 +16,26 @@ from tidefs.client.fuse.translation import blocks_of
 from tidefs.client.options import DriverName
 from tidefs.fs.attributes import Kind
 from tidefs.fs.errors import Code, TideError
-from tidefs.tests.mount.drivers import Mount, errno_of, mounted, needs_fuse, renameat2
+from tidefs.tests.mount.drivers import (
+    PYFUSE3_CANNOT,
+    Mount,
+    errno_of,
+    mounted,
+    needs_fuse,
+    renameat2,
+)
 from tidefs.tests.mount.memory_file_system import MemoryFileSystem, Node
 
 pytestmark = [pytest.mark.mount, needs_fuse]
 
 
 pytestmark = [pytest.mark.mount, needs_fuse]
+
+
+def test_what_pyfuse3_cannot_serve_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "semantics.md").read_text()
+    for feature, consequence in PYFUSE3_CANNOT.items():
+        assert f"| {feature} | {consequence} |" in text
 
 
 async def test_names_of_255_arbitrary_bytes(mount: Mount) -> None:

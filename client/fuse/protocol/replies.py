@@ -80,14 +80,32 @@ def attr_fields(attributes: Attributes) -> tuple[int, ...]:
 def entry_fields(known: Known) -> tuple[int, ...]:
     """struct fuse_entry_out. Inode numbers are never used twice: the generation is 0."""
     attributes, attributes_ms, entry_ms = known
+    inode, size, stored = attributes.inode, attributes.size, attributes.stored_bytes
+    atime, mtime, ctime = attributes.atime_ns, attributes.mtime_ns, attributes.ctime_ns
     return (
-        attributes.inode,
+        inode,
         0,
         entry_ms // MS_PER_S,
         attributes_ms // MS_PER_S,
         entry_ms % MS_PER_S * NS_PER_MS,
         attributes_ms % MS_PER_S * NS_PER_MS,
-        *attr_fields(attributes),
+        # From here on attr_fields again: a listing of thousands is a tenth faster without the call.
+        inode,
+        size,
+        -(-(stored if stored < size else size) // SECTOR_BYTES),
+        atime // NS_PER_S,
+        mtime // NS_PER_S,
+        ctime // NS_PER_S,
+        atime % NS_PER_S,
+        mtime % NS_PER_S,
+        ctime % NS_PER_S,
+        FORMAT_BITS[attributes.kind] | attributes.mode,
+        attributes.links,
+        attributes.uid,
+        attributes.gid,
+        attributes.device & UINT32,
+        CACHE_BLOCK_BYTES,
+        0,
     )
 
 
