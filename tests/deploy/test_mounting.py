@@ -270,6 +270,7 @@ class Listener:
         self.path = str(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.path)
+        self._socket.settimeout(60)
 
     def wait_for(self, line):
         heard = ""
