@@ -2,9 +2,18 @@
 
 import pytest
 from tidefs.client.modes import MODES
-from tidefs.client.options import OPTIONS, MountOptions, help_text, parse_options
+from tidefs.client.options import (
+    OPTIONS,
+    AccessTimes,
+    DriverName,
+    MountOptions,
+    help_text,
+    parse_options,
+)
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import GIB, MIB, SOFT_TIMEOUT_MS
+
+NEVER = AccessTimes.NEVER
 
 
 @pytest.mark.parametrize(
@@ -21,6 +30,10 @@ from tidefs.fs.limits import GIB, MIB, SOFT_TIMEOUT_MS
         (["rw, allow_self ,"], {"allow_other": False}),
         (["mode=uncached"], {"mode": MODES["uncached"]}),
         (["ro,ro"], {"read_only": True}),
+        (["driver=pyfuse3"], {"driver": DriverName.PYFUSE3}),
+        (["suid,allow_dev,noexec"], {"suid": True, "devices": True, "programs": False}),
+        (["noatime,nodiratime"], {"access_times": NEVER, "directory_access_times": False}),
+        (["atime,relatime"], {}),
     ],
 )
 def test_what_is_understood(texts, expected):
@@ -45,6 +58,9 @@ def test_the_mode_may_be_given_twice_if_it_is_the_same():
         ("hard,soft", ["hard,soft"]),
         ("hard,timeout=5s", ["hard,timeout"]),
         ("ro,rw", ["ro,rw"]),
+        ("suid,nosuid", ["suid,nosuid"]),
+        ("noatime,strictatime", ["noatime,strictatime"]),
+        ("driver=fuse", ["driver=fuse", "kernel, pyfuse3"]),
         ("cache=1MiB", ["cache=1MiB", "64 MiB"]),
         ("cache=much", ["cache=much", "a size"]),
         ("mode=strange", ["mode=strange", "uncached", "nfs"]),

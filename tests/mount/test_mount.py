@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 from tidefs.client import mount_point, mounts, notes, unmounting
+from tidefs.client.fuse import choice
 from tidefs.client.mount import MountRequest, run_mount
 from tidefs.client.mount_point import free_point
 from tidefs.client.options import parse_options
@@ -264,3 +265,75 @@ async def test_a_machine_without_fuse(monkeypatch: pytest.MonkeyPatch, point: Pa
         await run_mount(MountRequest(["unix:/x"], str(point), "x"), lambda: None)
     assert failed.value.code is Code.NOT_SUPPORTED
     assert "modprobe" in str(failed.value)
+
+
+class TooOld:
+    """The kernel driver, where the kernel does not speak its protocol."""
+
+    def __init__(self, file_system: object, device: int, point: str) -> None:
+        self.caches = None
+        self._device = device
+
+    async def serve_forever(self) -> None:
+        os.close(self._device)
+        raise TideError(Code.NOT_SUPPORTED, "the kernel speaks FUSE 7.1")
+
+
+async def test_another_driver_is_taken_when_one_cannot_be_used(
+    meta: SmallMeta,
+    point: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(choice, "KernelDriver", TooOld)
+    async with mounted(meta, point):
+        mount = mounts.mount_at(str(point))
+        assert mount is not None
+        note = notes.note_of(mount)
+        assert note is not None
+        assert note.driver == "pyfuse3"
+        await in_thread(lambda: unmounting.detach(str(point), lazy=False))
+    assert "by the pyfuse3 driver: the kernel driver cannot be used: " in caplog.text
+    assert "FUSE 7.1" in caplog.text
+    assert mounts.mount_at(str(point)) is None
+
+
+async def test_the_driver_that_was_asked_for_is_the_only_one(
+    meta: SmallMeta, point: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "KernelDriver", TooOld)
+    request = MountRequest([meta.address], str(point), "x", parse_options(["driver=kernel"]))
+    with pytest.raises(TideError) as failed:
+        await run_mount(request, lambda: None)
+    assert failed.value.code is Code.NOT_SUPPORTED
+    assert "FUSE 7.1" in str(failed.value)
+    assert mounts.mount_at(str(point)) is None
+
+
+async def test_what_is_lost_at_the_end_is_left_in_the_note(
+    meta: SmallMeta, point: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an unmount reads it."""
+    meta.rules.append(
+        lambda request: TideError(Code.NO_SPACE, "full") if isinstance(request, Commit) else None
+    )
+    client = start_process(meta, point)
+    with client:
+        assert await in_thread(client.stdout.readline) == b"ready\n"  # type: ignore[union-attr]
+        mount = mounts.mount_at(str(point))
+        assert mount is not None
+        watch = notes.watch(mount)
+        assert watch is not None
+        file = await in_thread(lambda: (point / "file").open("wb", buffering=0))
+        await in_thread(file.write, b"dirty")
+        client.terminate()
+        await in_thread(client.wait)
+        assert client.returncode
+        outcome = watch.look().outcome
+        watch.close()
+    assert outcome is not None
+    assert "5 bytes that were written here are lost" in outcome
+    assert "full" in outcome
+    with pytest.raises(OSError, match="not connected"):
+        file.close()
