@@ -35,7 +35,8 @@ class Changes:
         self.redone = 0
 
     def __bool__(self) -> bool:
-        return bool(self.dirty or self.pushing or self.pushed or self.committing)
+        # Asked at each stat: so not by way of the sets' own truth.
+        return self.dirty.bytes + self.pushing.bytes + self.pushed.bytes + self.committing.bytes > 0
 
     @property
     def bytes(self) -> int:

@@ -47,7 +47,7 @@ class AttributeOperations(LockOperations):
     def getattr(self, inode: int, handle: int | None) -> Soon[Known]:
         cached = self.attributes.trusted(inode)
         if cached is not None:
-            return self.known(cached.attributes)
+            return self.known_of(cached)
         return self._getattr(inode)
 
     async def _getattr(self, inode: int) -> Known:

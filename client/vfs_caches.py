@@ -18,7 +18,7 @@ from ..fs.messages.base import Message
 from ..fs.messages.meta import Change, DirectoryEntry
 from ..fs.ports.clock import Clock
 from .access_times import Readings
-from .attributes_cache import AttributesCache
+from .attributes_cache import AttributesCache, Cached
 from .dentry_cache import DentryCache
 from .fuse.driver import KernelCaches, Known
 from .handles import Handles, OpenDirectory, OpenFile
@@ -104,10 +104,15 @@ class VfsCaches:
     def known(self, attributes: Attributes, parent: int | None = None) -> Known:
         """What the kernel is told: the newest that is known, with local changes, and for how long
         it may believe that and the name in ``parent``."""
-        now_ns = self.clock.monotonic_ns()
         cached = self.attributes.get(attributes.inode)
-        if cached is None:
-            return Known(self._shown(attributes), 0, self._name_trust_ms(parent, now_ns))
+        if cached is not None:
+            return self.known_of(cached, parent)
+        now_ns = self.clock.monotonic_ns()
+        return Known(self._shown(attributes), 0, self._name_trust_ms(parent, now_ns))
+
+    def known_of(self, cached: Cached, parent: int | None = None) -> Known:
+        """The same, of what was found in the cache."""
+        now_ns = self.clock.monotonic_ns()
         return Known(
             self._shown(cached.attributes),
             cached.trust_ms(now_ns),

@@ -49,7 +49,7 @@ class NameOperations(AttributeOperations):
             if isinstance(found, int):
                 cached = self.attributes.trusted(found)
                 if cached is not None:
-                    return self.known(cached.attributes, parent)
+                    return self.known_of(cached, parent)
         return self._lookup(parent, name)
 
     async def _lookup_absent(self, parent: int, name: bytes) -> Known:

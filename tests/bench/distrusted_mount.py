@@ -8,15 +8,13 @@ serves until it is unmounted.
 
 import os
 import sys
-from collections.abc import Callable
 
 import trio
+from tidefs.client.attributes_cache import Cached
 from tidefs.client.client import Identity, open_client
 from tidefs.client.fuse.choice import Place, open_driver
-from tidefs.client.fuse.driver import Known
 from tidefs.client.modes import DEFAULT_MODE, Ground, Trust, mode_named
 from tidefs.client.options import DriverName, MountOptions
-from tidefs.fs.attributes import Attributes
 from tidefs.fs.ports import Ports
 from tidefs.fs.ports.clock import RealClock
 from tidefs.fs.ports.disk_real import RealDisk
@@ -26,21 +24,11 @@ from tidefs.fs.process import use_memory_freely
 
 HOUR_MS = 3_600_000
 
-Knowing = Callable[[Attributes, int | None], Known]
-
-
-def distrusted(known: Knowing) -> Knowing:
-    """The same, for a kernel that is to ask again each time."""
-
-    def told(attributes: Attributes, parent: int | None = None) -> Known:
-        return known(attributes, parent)._replace(attributes_trust_ms=0, entry_trust_ms=0)
-
-    return told
-
 
 async def serve(address: str, point: str) -> None:
     """Mount, say so, and serve until it is unmounted."""
     use_memory_freely()
+    setattr(Cached, "trust_ms", lambda cached, now_ns: 0)  # noqa: B010 - what the kernel is told
     trust = Trust(Ground.UNTIL, HOUR_MS, HOUR_MS)
     mode = mode_named(DEFAULT_MODE)._replace(entries=trust, attributes=trust)
     options = MountOptions(mode=mode, driver=DriverName.KERNEL)
@@ -49,7 +37,6 @@ async def serve(address: str, point: str) -> None:
         client = await open_client(
             ports, Identity([address], "bench", os.getpid()), options, nursery
         )
-        setattr(client.vfs, "known", distrusted(client.vfs.known))  # noqa: B010 - for mypy
         driver, client.vfs.kernel = open_driver(
             DriverName.KERNEL, client.vfs, Place(point, "bench", options)
         )
