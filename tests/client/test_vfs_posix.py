@@ -153,13 +153,16 @@ async def test_a_write_of_who_may_keep_it_keeps_it(autojump_clock, cluster, on):
         assert cluster.state.attributes(made.inode).mode == 0o6750
 
 
-async def test_a_write_takes_capabilities_away(autojump_clock, cluster, on):
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_write_takes_capabilities_away(autojump_clock, cluster, on, known):
     async with on("nfs", "nfs") as (first, second):
         made, handle = await make(first)
         await first.release(handle)
         await first.setxattr(made.inode, CAPABILITY, b"all", 0)
         await second.lookup(1, b"file")
         handle = (await second.open(made.inode, os.O_RDWR)).handle
+        if known:
+            assert await second.getxattr(made.inode, CAPABILITY) == b"all"
         await write(second, handle)
         assert not cluster.state.attributes(made.inode).has_xattrs
         cluster.calls.clear()
