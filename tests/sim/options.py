@@ -58,10 +58,11 @@ class Options:
         return self.lockers + self.counters + self.appenders
 
     @classmethod
-    def draw(cls, chance: random.Random, of_locks: random.Random) -> "Options":
-        """One of everything. ``of_locks``: whether it is about locks, and how."""
+    def draw(cls, chance: random.Random, of_locks: random.Random | None) -> "Options":
+        """One of everything. ``of_locks``: whether it is about locks, and how; None: it is not."""
         options = cls._draw(chance)
-        return options._with_locks(of_locks) if of_locks.random() < LOCKS_IN else options
+        about_locks = of_locks is not None and of_locks.random() < LOCKS_IN
+        return options._with_locks(of_locks) if of_locks and about_locks else options
 
     @classmethod
     def _draw(cls, chance: random.Random) -> "Options":

@@ -18,6 +18,8 @@ from .sharers import Sharer
 from .user import OpenFile, User
 
 HOLD_MAX_S = 0.3
+FIRST_PROCESS = 1_000
+"""Processes on one machine have different numbers: lockers have those below."""
 
 
 class Tally:
@@ -77,6 +79,7 @@ class Counter(Sharer):
     def __init__(self, cluster: Cluster, name: str, number: int, tallies: list[Tally]) -> None:
         super().__init__(cluster, name)
         self._number = number
+        self._process = FIRST_PROCESS + number
         self._tallies = tallies
 
     async def prepare(self, user: User) -> None:
@@ -95,8 +98,8 @@ class Counter(Sharer):
     async def _step(self) -> None:
         tally = self._random.choice(self._tallies)
         file = await self._open(tally.path)
-        everything = LockRange(True, 0, LOCK_END, self._number)
-        lock = partial(file.lock, self._number, everything, wait=True, flock=tally.flock)
+        everything = LockRange(True, 0, LOCK_END, self._process)
+        lock = partial(file.lock, self._process, everything, wait=True, flock=tally.flock)
         before = self._client().lease.session
         await self._ask(f"lock #{file.inode}", lock)
         session = self._client().lease.session
@@ -116,6 +119,6 @@ class Counter(Sharer):
         if tally.sync:
             await self._ask(f"fsync #{file.inode}", file.fsync)
             tally.acknowledge(self._number, more)
-        unlock = partial(file.unlock, self._number, 0, LOCK_END, flock=tally.flock)
+        unlock = partial(file.unlock, self._process, 0, LOCK_END, flock=tally.flock)
         await self._ask(f"unlock #{file.inode}", unlock)
         tally.acknowledge(self._number, more)
