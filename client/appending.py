@@ -203,8 +203,7 @@ class Appender:
         until_ns = self._shell.clock.monotonic_ns() + APPEND_TURN_MS * NS_PER_MS
         turn = self._turns[file.inode] = _Turn(file, sizes[0], until_ns, waited)
         self._files.opened(file)
-        if not waited:
-            self._shell.nursery.start_soon(self._end_in_time, turn)
+        self._shell.nursery.start_soon(self._end_in_time, turn)
 
     async def _end_in_time(self, turn: _Turn) -> None:
         await trio.sleep(APPEND_TURN_MS / 1000)

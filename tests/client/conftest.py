@@ -278,7 +278,7 @@ class FakeMeta:
                 raise failure
         if self.session not in self.cluster.metas and needs_session(request):
             self.lose_session()
-            self.check_session(session)
+        self.check_session(session)
         reply, content = self.answer(request, b"".join(payload))
         await weather.delay()
         return reply, memoryview(content)
