@@ -1,15 +1,21 @@
 """The same entries give the same state, in any store, reopened at any entry."""
 
+from tidefs.fs import acl
+from tidefs.fs.acl import AclEntry, Tag
 from tidefs.fs.attributes import Kind
 from tidefs.fs.limits import CHUNK_BYTES
 from tidefs.fs.messages.meta import (
     Commit,
     Create,
+    CreateUnnamed,
     Link,
     MakeDirectory,
     NewChunk,
+    NoteReadings,
     Patch,
+    Reading,
     Rename,
+    RenameFlags,
     SetAttributes,
     SetXattr,
     Unlink,
@@ -19,6 +25,17 @@ from tidefs.metaserver.entries import EndSession, GrantChunk, Reap, ReserveHandl
 from tidefs.metaserver.kv_lmdb import LmdbKeyValue
 from tidefs.metaserver.kv_memory import MemoryKeyValue
 from tidefs.metaserver.state import State
+
+from .lockers import Process
+
+
+NAMED = (
+    AclEntry(Tag.USER_OBJ, 7),
+    AclEntry(Tag.USER, 5, 10),
+    AclEntry(Tag.GROUP_OBJ, 4),
+    AclEntry(Tag.MASK, 5),
+    AclEntry(Tag.OTHER, 0),
+)
 
 
 def busy_log(cluster):
@@ -39,11 +56,25 @@ def busy_log(cluster):
     cluster.do(MakeDirectory(1, b"dir", 0o755, 0, 0))
     cluster.do(Rename(1, b"f1", 1, b"dir2", 0))
     cluster.do(Link(4, 1, b"n" * 255))
+    folder = cluster.do(MakeDirectory(1, b"shared", 0o2777, 0, 0, 0o022)).attributes.inode
+    cluster.do(SetXattr(folder, acl.DEFAULT, acl.encode(NAMED), 0))
+    for linkable in (False, True):
+        unnamed = cluster.do(CreateUnnamed(folder, 0o666, 0, 0, 0o022, linkable)).attributes
+    cluster.do(Link(unnamed.inode, folder, b"named"))
+    cluster.do(SetAttributes(unnamed.inode, mode=0o4600))
+    cluster.do(SetAttributes(unnamed.inode, kill_privileges=True))
+    cluster.do(Rename(folder, b"named", 1, b"renamed", int(RenameFlags.WHITEOUT)))
+    cluster.do(NoteReadings([Reading(unnamed.inode, unnamed.change, cluster.now)]))
     cluster.refused(Unlink(1, b"dir"))
     for name in (b"f3", b"f4", b"f5"):
         cluster.do(Unlink(1, name))
     cluster.do(Reap(cluster.state.orphans()[:2]))
-    cluster.do(EndSession(cluster.session(b"m" * 16), True))
+    one, two = (Process(cluster, cluster.session(nonce * 16), 9) for nonce in (b"m", b"o"))
+    for start in range(0, 40, 4):
+        one.lock(7, start % 8 == 0, start, start + 3)
+        two.lock(7, start % 3 == 0, start + 2, start + 6, wait=True)
+    one.unlock(7, 0, 10)
+    cluster.do(EndSession(one.session, True))
     return cluster.log
 
 
