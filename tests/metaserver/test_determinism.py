@@ -28,7 +28,6 @@ from tidefs.metaserver.state import State
 
 from .lockers import Process
 
-
 NAMED = (
     AclEntry(Tag.USER_OBJ, 7),
     AclEntry(Tag.USER, 5, 10),
