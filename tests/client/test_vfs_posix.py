@@ -184,6 +184,15 @@ async def test_truncation_at_open_takes_it_away(autojump_clock, cluster, on, siz
         await mount.release(opened.handle)
 
 
+async def test_a_change_of_nothing_takes_it_away(autojump_clock, cluster, on):
+    """The kernel sends chown(2) with -1 and -1 so, and what comes before fallocate(2)."""
+    async with on("nfs") as mount:
+        made, handle = await make(mount, mode=0o4755)
+        await mount.release(handle)
+        known = await mount.setattr(made.inode, NewAttributes(), None)
+        assert known.attributes.mode == 0o750
+
+
 async def test_a_change_of_owner_takes_it_away_here_too(autojump_clock, cluster, on):
     async with on("nfs") as mount:
         made, handle = await make(mount, mode=0o4755)
