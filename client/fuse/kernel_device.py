@@ -69,3 +69,4 @@ class Device:
     def close(self) -> None:
         """What is still waiting fails with ECONNABORTED, everything later with ENOTCONN."""
         os.close(self.descriptor)
+        self.descriptor = -1  # whoever writes now gets EBADF, and not into another one's file

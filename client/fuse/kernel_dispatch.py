@@ -38,7 +38,8 @@ class _Waiting(NamedTuple):
 
 
 class Dispatcher:
-    """Answers messages. ``nursery`` must be set while there may be any.
+    """Answers messages. The nurseries must be set while there may be any: ``nursery`` for what is
+    cancelled at the end, ``outliving`` for what is waited for.
 
     ``give_back`` gets each buffer for which ``handle`` said that it is kept.
     """
@@ -52,6 +53,7 @@ class Dispatcher:
         self._give_back = give_back
         self._waiting: dict[int, _Waiting] = {}
         self.nursery: trio.Nursery
+        self.outliving: trio.Nursery
         self.refuses = False
         """At the end: every request is answered with ENOTCONN."""
 
@@ -88,7 +90,8 @@ class Dispatcher:
         waiting = _Waiting(scope, trio.current_time(), operation.is_lock)
         self._waiting[header[UNIQUE]] = waiting
         kept = buffer if operation.keeps_buffer else None
-        self.nursery.start_soon(self._wait, header, operation, answer, scope, kept)
+        nursery = self.outliving if operation.outlives else self.nursery
+        nursery.start_soon(self._wait, header, operation, answer, scope, kept)
 
     async def _wait(
         self,

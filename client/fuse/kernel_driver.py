@@ -66,28 +66,34 @@ class KernelDriver:
         self._loop.dispatcher.interrupt(arguments[0])
 
     async def serve_forever(self) -> None:
-        """Answer the kernel until it unmounts, or until ``unmount``.
+        """Answer the kernel until it unmounts, or until ``unmount``; and carry out to the end what
+        must not be left undone then.
 
         NOT_SUPPORTED when this kernel is too old: it says so with the first request.
         """
-        try:
-            async with trio.open_nursery() as nursery:
-                self._loop.dispatcher.nursery = nursery
-                nursery.start_soon(self.caches.send_forever)
-                try:
-                    with self._serving:
-                        await self._loop.run()
-                except UnmountedError as reason:
-                    log.debug("%s: %s", self._point, reason)
-                finally:
-                    nursery.cancel_scope.cancel()
-                    await self._refuse_until_quiet()
-        finally:
-            self._device.close()
-            if self._serving.cancelled_caught and not self._detached:
-                self._take_away()
+        async with trio.open_nursery() as outliving:
+            self._loop.dispatcher.outliving = outliving
+            try:
+                await self._serve()
+            finally:
+                self._device.close()
+                if self._serving.cancelled_caught and not self._detached:
+                    self._take_away()
         if self._refusal is not None:
             raise self._refusal
+
+    async def _serve(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._loop.dispatcher.nursery = nursery
+            nursery.start_soon(self.caches.send_forever)
+            try:
+                with self._serving:
+                    await self._loop.run()
+            except UnmountedError as reason:
+                log.debug("%s: %s", self._point, reason)
+            finally:
+                nursery.cancel_scope.cancel()
+                await self._refuse_until_quiet()
 
     async def _refuse_until_quiet(self) -> None:
         """A notice that is being sent may wait for the answer to a request: so all are answered

@@ -42,6 +42,8 @@ class Operation(NamedTuple):
     tell: Tell | None
     is_lock: bool = False
     keeps_buffer: bool = False
+    outlives: bool = False
+    """It is carried out also when the mount ends meanwhile, for nobody else would do it."""
 
 
 _MODE, _UID, _GID, _SIZE = (
@@ -176,7 +178,7 @@ class Operations:
         self.add(Opcode.READ, lambda h, a: vfs.read(a[0], a[1], a[2]), replies.with_payload)
         self.add(Opcode.WRITE, self._write, replies.written, keeps_buffer=True)
         self.add(Opcode.FLUSH, lambda h, a: vfs.flush(a[0], a[1]), _done)
-        self.add(Opcode.RELEASE, self._release, _done)
+        self.add(Opcode.RELEASE, self._release, _done, outlives=True)
         self.add(Opcode.FSYNC, lambda h, a: vfs.fsync(a[0], bool(a[1] & o.FSYNC_FDATASYNC)), _done)
 
     def _open(self, header: Header, arguments: Arguments) -> Soon[Opened]:

@@ -103,12 +103,11 @@ async def mounted(
 
 
 def unmount(folder: Path) -> None:
-    """Take a mount away, used or not."""
-    listed = Path("/proc/self/mounts").read_text()
-    if f" {folder} " not in listed:
-        return
-    if subprocess.run(["umount", folder], capture_output=True, check=False).returncode:
-        subprocess.run(["umount", "-l", folder], check=True)
+    """Take a mount away, used or not. (The driver may be doing the same.)"""
+    for words in ([], ["-l"]):
+        if f" {folder} " not in Path("/proc/self/mounts").read_text():
+            return
+        subprocess.run(["umount", *words, folder], capture_output=True, check=False)
 
 
 def errno_of(call: Callable[..., object], *arguments: Any, **more: Any) -> int | None:

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import trio
 from tidefs.client.fuse import kernel_dispatch
+from tidefs.client.fuse.protocol import negotiation
 from tidefs.client.options import DriverName
+from tidefs.fs.errors import TideError, first_error
 from tidefs.tests.mount.drivers import (
     Mount,
     errno_of,
@@ -26,6 +28,7 @@ from tidefs.tests.mount.drivers import (
     mounted,
     needs,
     needs_fuse,
+    unmount,
 )
 from tidefs.tests.mount.memory_file_system import (
     KEEP_SIZE,
@@ -636,3 +639,39 @@ async def test_large_writes_that_wait_keep_their_bytes(tmp_path: Path) -> None:
         await mount.run(work)
         written = [node.data for _, node in mount.file_system.root.names.values()]
         assert len({bytes(data) for data in written}) == 6
+
+
+@needs("cut off")
+async def test_the_end_waits_for_what_must_be_carried_out(tmp_path: Path) -> None:
+    """A last close may still have bytes to store: nobody else would do it."""
+    go_on, asked = trio.Event(), trio.Event()
+    done: list[str] = []
+
+    class SlowRelease(MemoryFileSystem):
+        def release(self, handle: int, owner: int | None = None):  # type: ignore[no-untyped-def]
+            return self.later()
+
+        async def later(self) -> None:
+            asked.set()
+            await go_on.wait()
+            done.append("released")
+
+    file_system = SlowRelease()
+    async with mounted(tmp_path / "mnt", file_system, DriverName.KERNEL) as mount:
+        await mount.run(lambda path: (path / "file").touch())
+        await asked.wait()
+        await mount.run(unmount)
+        assert not done
+        go_on.set()
+    assert done == ["released"]
+
+
+@needs("cut off")
+async def test_a_kernel_that_is_too_old_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negotiation, "MINOR_MIN", 99)
+    with pytest.RaisesGroup(TideError, allow_unwrapped=True, flatten_subgroups=True) as caught:
+        async with mounted(tmp_path / "mnt", MemoryFileSystem(), DriverName.KERNEL):
+            await trio.sleep_forever()
+    assert "driver=pyfuse3" in str(first_error(caught.value))
