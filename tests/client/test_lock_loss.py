@@ -56,6 +56,25 @@ async def test_whoever_held_a_lock_gets_eio_until_the_file_is_closed(autojump_cl
         assert cluster.content(other.attributes.inode) == b"free"
 
 
+async def test_who_opens_the_file_again_waits_until_what_was_lost_is_gone(
+    autojump_clock, cluster, on
+):
+    async with on("nfs", "nfs") as (first, second):
+        inode, one, _ = await open_both(first, second, b"before")
+        await flock(first, one, A)
+        cluster.weather.slowest_s = 3
+        await first.write(one, 0, b"late" * MIB)
+        await trio.sleep(0.1)
+        assert first.vfs.files.peek(inode).changes.pushing, "some of it is on its way"
+        first.meta.lose_session()
+        cluster.weather.slowest_s = 0.001
+        again = (await first.open(inode, RW)).handle
+        await first.write(again, 0, b"AGAIN")
+        await trio.sleep(10)
+        await first.flush(again)
+        assert cluster.content(inode) == b"AGAINe"
+
+
 async def test_who_waits_in_a_session_that_ends_gets_eio(autojump_clock, cluster, on):
     async with on("nfs", "nfs") as (first, second):
         inode, one, two = await open_both(first, second)
