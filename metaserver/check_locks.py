@@ -54,6 +54,7 @@ def _indices(tables: Tables, held: list[LockRecord], waiting: list[LockRecord]) 
     wanted: Counter[bytes] = Counter()
     for lock in held:
         wanted[keys.tripled(keys.LOCKED_BY, lock.session, lock.owner, lock.inode)] += 1
+        wanted[keys.paired(keys.HELD_COUNT, lock.inode, lock.kind)] += 1
     for lock in waiting:
         key = keys.tripled(keys.WAITS_OF, lock.session, lock.owner, lock.ticket)
         wanted[key] = lock.inode

@@ -17,7 +17,7 @@
 | ``r`` session, slot        | SlotRecord                                 |
 | ``v`` server               | (role, host, addresses)                    |
 | ``g``                      | Configuration of the group of metaservers  |
-| ``h w u k q a``            | locks: see ``locks.py``                    |
+| ``h w u k q j a``          | locks: see ``locks.py``                    |
 
 The longest key is a name of 255 bytes behind 9 others; LMDB takes 511.
 """
@@ -45,6 +45,7 @@ WAITS_OF = b"u"
 LOCKED_BY = b"k"
 LOCK_COUNT = b"q"
 LOST = b"a"
+HELD_COUNT = b"j"
 
 NUMBER_MAX = (1 << 64) - 1
 """The largest number that a key holds."""
@@ -52,11 +53,7 @@ NUMBER_MAX = (1 << 64) - 1
 _one = Struct(">cQ").pack
 _two = Struct(">cQQ").pack
 _three = Struct(">cQQQ").pack
-_lock = Struct(">cQBQQQ")
-_lock_prefix = Struct(">cQB").pack
-
-KIND_MAX = 255
-"""The largest kind of lock that a key holds."""
+_lock = Struct(">cQBBBQQQ")
 
 
 def numbered(prefix: bytes, number: int) -> bytes:
@@ -74,20 +71,22 @@ def tripled(prefix: bytes, number: int, second: int, third: int) -> bytes:
     return _three(prefix, number, second, third)
 
 
-def lock_prefix(inode: int, kind: int) -> bytes:
-    """The beginning of the keys of all held locks of one kind."""
-    return _lock_prefix(HELD, inode, kind)
+def lock_prefix(inode: int, *parts: int) -> bytes:
+    """The beginning of the keys of held locks of an inode: of a kind, a mode, a size."""
+    return _one(HELD, inode) + bytes(parts)
 
 
-def lock_key(inode: int, kind: int, start: int, session: int, owner: int) -> bytes:
+def lock_key(
+    inode: int, kind: int, mode: int, size: int, start: int, session: int, owner: int
+) -> bytes:
     """The key of one held lock. No two of one owner have the same start."""
-    return _lock.pack(HELD, inode, kind, start, session, owner)
+    return _lock.pack(HELD, inode, kind, mode, size, start, session, owner)
 
 
-def lock_of(key: bytes) -> tuple[int, int, int, int, int]:
+def lock_of(key: bytes) -> tuple[int, int, int, int, int, int, int]:
     """What ``lock_key`` was made of."""
-    _, inode, kind, start, session, owner = _lock.unpack(key)
-    return inode, kind, start, session, owner
+    _, inode, kind, mode, size, start, session, owner = _lock.unpack(key)
+    return inode, kind, mode, size, start, session, owner
 
 
 def named(prefix: bytes, number: int, name: bytes) -> bytes:

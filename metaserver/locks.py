@@ -1,15 +1,18 @@
 """The lock table: who holds what, and who waits for what. Keys and values only; no decisions.
 
-| key                                      | value (codec.pack)                         |
-|------------------------------------------|--------------------------------------------|
-| ``h`` inode, kind, start, session, owner | (exclusive, end, pid, token, ticket, after_loss) |
-| ``w`` inode, ticket                      | (kind, exclusive, start, end, session, owner, pid) |
-| ``u`` session, owner, ticket             | inode: where this owner waits              |
-| ``k`` session, owner, inode              | how many locks this owner holds there      |
-| ``q`` session                            | how many it holds and waits for, in all    |
-| ``a`` inode                              | nothing: an exclusive lock expired there   |
+| key                                                  | value (codec.pack)                        |
+|------------------------------------------------------|-------------------------------------------|
+| ``h`` inode, kind, mode, size, start, session, owner | (end, pid, token, ticket, after_loss)     |
+| ``w`` inode, ticket                                  | (kind, mode, start, end, who, pid)        |
+| ``u`` session, owner, ticket                         | inode: where this owner waits             |
+| ``k`` session, owner, inode                          | how many locks this owner holds there     |
+| ``q`` session                                        | how many it holds and waits for           |
+| ``j`` inode, kind                                    | how many are held                         |
+| ``a`` inode                                          | nothing: an exclusive lock expired there  |
 
-``u``, ``k`` and ``q`` follow from the others (``check.py`` compares them).
+``u``, ``k``, ``q`` and ``j`` follow from the others (``check.py`` compares them). Who is session and
+owner, mode is 1 for exclusive, size the number of bits of a lock's length: so those that overlap a range are found
+among thousands by a few short scans, one for each size that there is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +21,7 @@ from ..fs.codec import pack, unpack
 from ..fs.messages.locks import LockKind
 from . import keys
 from .kv import KeyValue
-from .locks_ranges import LockRecord, Owner
+from .locks_ranges import LockRecord, Owner, by_start
 from .records import Totals
 
 _KINDS = {int(kind): kind for kind in LockKind}
@@ -34,9 +37,42 @@ class Locks:
     # --- of an inode
 
     def held(self, inode: int, kind: LockKind) -> list[LockRecord]:
-        """Those that are held, by start."""
-        prefix = keys.lock_prefix(inode, kind)
-        return [_held(key, packed) for key, packed in self._kv.scan(prefix)]
+        """All that are held, by start."""
+        found = self._kv.scan(keys.lock_prefix(inode, kind))
+        return sorted((_held(*pair) for pair in found), key=by_start)
+
+    def overlapping(
+        self, inode: int, kind: LockKind, start: int, end: int, modes: Iterable[bool]
+    ) -> Iterator[LockRecord]:
+        """Those that are held in one of these modes and have a byte of ``start`` to ``end - 1``."""
+        for mode in modes:
+            for size in self._sizes(inode, kind, mode):
+                prefix = keys.lock_prefix(inode, kind, mode, size)
+                first = max(0, start + 1 - (1 << size))  # who begins earlier has ended
+                for key, packed in self._kv.scan(prefix, prefix + first.to_bytes(8, "big")):
+                    lock = _held(key, packed)
+                    if lock.start >= end:
+                        break
+                    if lock.end > start:
+                        yield lock
+
+    def _sizes(self, inode: int, kind: LockKind, mode: bool) -> Iterator[int]:
+        prefix, after = keys.lock_prefix(inode, kind, mode), b""
+        while True:
+            found = next(iter(self._kv.scan(prefix, after)), None)
+            if found is None:
+                return
+            size = keys.lock_of(found[0])[3]
+            yield size
+            after = prefix + bytes([size + 1])
+
+    def count_held(self, inode: int, kind: LockKind) -> int:
+        """How many are held."""
+        return self._number(keys.paired(keys.HELD_COUNT, inode, kind))
+
+    def count_of(self, who: Owner, inode: int) -> int:
+        """How many an owner of this number, of any kind, holds there."""
+        return self._number(keys.tripled(keys.LOCKED_BY, who.session, who.owner, inode))
 
     def waiting(self, inode: int, kind: LockKind) -> list[LockRecord]:
         """Those that are waited for, by ticket."""
@@ -68,7 +104,7 @@ class Locks:
         Whoever waits, waits for one that is held: those that are held are enough.
         """
         while True:
-            after = keys.lock_prefix(inode, keys.KIND_MAX) + b"\xff" * 24
+            after = keys.lock_prefix(inode, 255)
             found = next(iter(self._kv.scan(keys.HELD, after)), None)
             if found is None:
                 return
@@ -98,8 +134,7 @@ class Locks:
 
     def count(self, session: int) -> int:
         """How many locks a session holds and waits for."""
-        packed = self._kv.get(keys.numbered(keys.LOCK_COUNT, session))
-        return 0 if packed is None else int(unpack(packed))
+        return self._number(keys.numbered(keys.LOCK_COUNT, session))
 
     # --- changes
 
@@ -111,16 +146,7 @@ class Locks:
         for lock in new - old:
             self._kv.put(
                 _held_key(lock),
-                pack(
-                    (
-                        lock.exclusive,
-                        lock.end,
-                        lock.pid,
-                        lock.token,
-                        lock.ticket,
-                        lock.after_loss,
-                    )
-                ),
+                pack((lock.end, lock.pid, lock.token, lock.ticket, lock.after_loss)),
             )
         any_lock = next(iter(old or new), None)
         if any_lock is not None and len(old) != len(new):
@@ -167,6 +193,7 @@ class Locks:
     def _count_held(self, lock: LockRecord, more: int) -> None:
         key = keys.tripled(keys.LOCKED_BY, lock.session, lock.owner, lock.inode)
         self._add(key, more)
+        self._add(keys.paired(keys.HELD_COUNT, lock.inode, lock.kind), more)
         self._totals.locks_held += more
         self._count(lock.session, more)
 
@@ -174,13 +201,16 @@ class Locks:
         self._add(keys.numbered(keys.LOCK_COUNT, session), more)
 
     def _add(self, key: bytes, more: int) -> None:
-        packed = self._kv.get(key)
-        count = (0 if packed is None else int(unpack(packed))) + more
+        count = self._number(key) + more
         assert count >= 0, key
         if count:
             self._kv.put(key, pack(count))
         else:
             self._kv.delete(key)
+
+    def _number(self, key: bytes) -> int:
+        packed = self._kv.get(key)
+        return 0 if packed is None else int(unpack(packed))
 
     def _waits(self, prefix: bytes) -> Iterator[LockRecord]:
         for key, packed in self._kv.scan(prefix):
@@ -207,22 +237,25 @@ class Locks:
 
     def indices(self) -> Iterator[tuple[bytes, int]]:
         """Every pair of what follows from the others."""
-        for prefix in (keys.WAITS_OF, keys.LOCKED_BY, keys.LOCK_COUNT):
+        for prefix in (keys.WAITS_OF, keys.LOCKED_BY, keys.LOCK_COUNT, keys.HELD_COUNT):
             for key, packed in self._kv.scan(prefix):
                 yield key, int(unpack(packed))
 
 
 def _held_key(lock: LockRecord) -> bytes:
-    return keys.lock_key(lock.inode, lock.kind, lock.start, lock.session, lock.owner)
+    size = (lock.end - lock.start).bit_length()
+    return keys.lock_key(
+        lock.inode, lock.kind, lock.exclusive, size, lock.start, lock.session, lock.owner
+    )
 
 
 def _held(key: bytes, packed: bytes) -> LockRecord:
-    inode, kind, start, session, owner = keys.lock_of(key)
-    exclusive, end, pid, token, ticket, after_loss = unpack(packed)
+    inode, kind, mode, _, start, session, owner = keys.lock_of(key)
+    end, pid, token, ticket, after_loss = unpack(packed)
     return LockRecord(
         inode,
         _KINDS[kind],
-        exclusive,
+        mode == 1,
         start,
         end,
         session,

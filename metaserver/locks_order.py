@@ -33,18 +33,10 @@ class Arbiter:
 
     def __init__(self, locks: Locks) -> None:
         self._locks = locks
-        self._held: dict[Place, list[LockRecord]] = {}
         self._waiting: dict[Place, list[LockRecord]] = {}
         self._granted: dict[int, list[tuple[int, int]]] = {}
 
     # --- what is
-
-    def held(self, place: Place) -> list[LockRecord]:
-        """By start."""
-        found = self._held.get(place)
-        if found is None:
-            self._held[place] = found = self._locks.held(*place)
-        return found
 
     def waiting(self, place: Place) -> list[LockRecord]:
         """By ticket."""
@@ -54,15 +46,19 @@ class Arbiter:
         return found
 
     def own(self, lock: LockRecord) -> list[LockRecord]:
-        """What its owner holds there, by start."""
-        return [one for one in self.held(place_of(lock)) if one.who == lock.who]
+        """What its owner holds in its range and next to it, by start."""
+        if not self._locks.count_of(lock.who, lock.inode):
+            return []
+        found = self._locks.overlapping(
+            *place_of(lock), max(0, lock.start - 1), lock.end + 1, (True, False)
+        )
+        return sorted((one for one in found if one.who == lock.who), key=by_start)
 
     def in_the_way(self, lock: LockRecord) -> Iterator[LockRecord]:
-        """Locks that are held and conflict with it, by start."""
-        for one in self.held(place_of(lock)):
-            if one.start >= lock.end:
-                return
-            if conflict(one, lock):
+        """Locks that are held and conflict with it."""
+        modes = (True, False) if lock.exclusive else (True,)
+        for one in self._locks.overlapping(*place_of(lock), lock.start, lock.end, modes):
+            if one.who != lock.who:
                 yield one
 
     def ahead(self, lock: LockRecord) -> Iterator[LockRecord]:
@@ -154,7 +150,7 @@ class Arbiter:
         own, moved = self.own(lock), set[Place]()
         if not lock.exclusive and any(one.exclusive and overlap(one, lock) for one in own):
             moved.add(place_of(lock))
-        self._change(place_of(lock), own, replace(own, held))
+        self._locks.change(own, replace(own, held))
         if self._locks.waits_of(lock.who):
             moved |= self._places_reached(lock.who)
         return held, moved
@@ -162,18 +158,14 @@ class Arbiter:
     def release(self, lock: LockRecord) -> None:
         """Its owner holds none of these bytes any more."""
         own = self.own(lock)
-        self._change(place_of(lock), own, carve(own, lock.start, lock.end))
+        self._locks.change(own, carve(own, lock.start, lock.end))
 
     def release_all(self, place: Place, session: int) -> list[LockRecord]:
         """A session holds nothing there any more; what it held."""
-        own: dict[Owner, list[LockRecord]] = {}
-        for lock in self.held(place):
-            if lock.session == session:
-                own.setdefault(lock.who, []).append(lock)
-        for locks in own.values():
-            self._locks.change(locks, [])
-        self._held[place] = [lock for lock in self.held(place) if lock.session != session]
-        return [lock for locks in own.values() for lock in locks]
+        held = [lock for lock in self._locks.held(*place) if lock.session == session]
+        for lock in held:
+            self._locks.change([lock], [])
+        return held
 
     def add_wait(self, lock: LockRecord, token: int) -> None:
         """It waits from now on. Who is waited for may go past others now: ``token`` is theirs."""
@@ -209,11 +201,6 @@ class Arbiter:
     def effects(self) -> list[Effect]:
         """What those who waited are to be told."""
         return [LocksGranted(session, grants) for session, grants in self._granted.items()]
-
-    def _change(self, place: Place, own: list[LockRecord], after: list[LockRecord]) -> None:
-        self._locks.change(own, after)
-        others = {*self.held(place)}.difference(own)
-        self._held[place] = sorted([*others, *after], key=by_start)
 
 
 def place_of(lock: LockRecord) -> Place:

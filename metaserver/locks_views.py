@@ -5,7 +5,7 @@ from ..fs.limits import LOCKS_LISTED_MAX
 from ..fs.messages.locks import Lock, LockKind, LockList, SessionLocks, TestLock
 from .keys import NUMBER_MAX
 from .locks_order import Arbiter, place_of
-from .locks_ranges import LockRecord, extent
+from .locks_ranges import LockRecord, by_start, extent
 from .operations.checks import check_lock
 from .tables import Tables
 
@@ -38,11 +38,10 @@ def lock_in_the_way(tables: Tables, request: TestLock) -> LockList:
         request.owner,
         pid=0,
     )
-    arbiter = Arbiter(tables.locks)
-    first = next(arbiter.in_the_way(wanted), None)
+    first = min(Arbiter(tables.locks).in_the_way(wanted), key=by_start, default=None)
     if first is None:
         return LockList([], end=True)
-    own = [one for one in arbiter.held(place_of(first)) if one.who == first.who]
+    own = [one for one in tables.locks.held(*place_of(first)) if one.who == first.who]
     return LockList([_shown(tables, extent(own, first), {})], end=True)
 
 

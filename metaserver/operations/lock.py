@@ -156,7 +156,7 @@ def _check_room(
     place, what = place_of(lock), f"inode {lock.inode}"
     of_session = tables.locks.count(lock.session)
     for count, more, most, where in (
-        (len(arbiter.held(place)), held, LOCKS_PER_INODE_MAX, f"locks on {what}"),
+        (tables.locks.count_held(*place), held, LOCKS_PER_INODE_MAX, f"locks on {what}"),
         (len(arbiter.waiting(place)), waiting, LOCK_WAITS_PER_INODE_MAX, f"waiting on {what}"),
         (of_session, held + waiting, LOCKS_PER_SESSION_MAX, f"locks of session {lock.session}"),
     ):
