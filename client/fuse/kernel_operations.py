@@ -4,7 +4,6 @@ An operation has three steps: its bytes are decoded, the vfs is asked, and its a
 vfs answers at once or by an awaitable; the steps are the same for both.
 """
 
-import logging
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -23,8 +22,6 @@ from .protocol.negotiation import MESSAGE_MAX_BYTES
 from .protocol.opcodes import Opcode, SetAttrValid
 from .protocol.requests import DECODERS, GID, NODEID, OPCODE, PID, UID, Arguments, Decoder, Header
 from .translation import DEVICES, KINDS, PARENT_COOKIE, SELF_COOKIE
-
-log = logging.getLogger(__name__)
 
 Reply: TypeAlias = bytes | list[Buffer]
 Ask: TypeAlias = Callable[[Header, Arguments], Soon[Any]]

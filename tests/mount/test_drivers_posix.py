@@ -132,8 +132,9 @@ async def test_a_lock_of_an_open_file_description(mount: Mount) -> None:
 @needs("locks")
 @pytest.mark.parametrize("kind", ["flock", "lockf"])
 async def test_who_waits_for_a_lock_gets_it_and_a_signal_interrupts(
-    mount: Mount, kind: str
+    mount: Mount, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kernel_dispatch, "INTERRUPT_PATIENCE_MS", 3_600_000)  # not for locks
     script = f"""
 import signal
 def told(*_): raise SystemExit("interrupted")
