@@ -568,16 +568,21 @@ async def test_it_ends_though_a_notice_waits_for_a_request(tmp_path: Path) -> No
         async with trio.open_nursery() as nursery:
             failed: list[int | None] = []
 
-            async def make() -> None:
-                failed.append(await mount.run(lambda path: errno_of((path / "new").mkdir)))
+            async def make(name: str) -> None:
+                failed.append(await mount.run(lambda path: errno_of((path / name).mkdir)))
 
-            nursery.start_soon(make)
+            nursery.start_soon(make, "new")
             await asked.wait()
+            for name in ("one", "two", "three"):
+                nursery.start_soon(make, name)
+            for _ in range(50):
+                await mount.run(os.statvfs)
+            # It stands behind all of them, and those that follow are not read before the end.
             mount.caches.invalidate_entry(1, b"file")
             for _ in range(50):
                 await mount.run(os.statvfs)
             mount.driver.unmount()
-        assert failed == [errno.ENOTCONN]
+        assert failed == [errno.ENOTCONN] * 4
 
 
 @needs("cut off")
