@@ -57,6 +57,11 @@ class Dispatcher:
         self.refuses = False
         """At the end: every request is answered with ENOTCONN."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether requests are under way that could not be answered at once."""
+        return bool(self._waiting)
+
     def handle(self, buffer: memoryview, length: int) -> bool:
         """Answer the message at the start of ``buffer``; whether the buffer is kept."""
         try:

@@ -9,6 +9,7 @@ import trio
 from .kernel_device import Device
 from .kernel_dispatch import Dispatcher
 from .kernel_operations import Operations
+from .lingering import Lingering
 from .protocol.negotiation import MESSAGE_MAX_BYTES
 
 TURN_REQUESTS = 128
@@ -24,6 +25,7 @@ class Loop:
     def __init__(self, device: Device, operations: Operations) -> None:
         self._device = device
         self._spare: list[memoryview] = []
+        self._lingering = Lingering(trio.current_time)
         self.dispatcher = Dispatcher(device, operations, self._give_back)
 
     async def run(self) -> None:
@@ -45,7 +47,11 @@ class Loop:
             while left > 0:
                 length = receive(into)
                 if not length:
-                    return False
+                    if left == TURN_REQUESTS or self.dispatcher.is_waiting:
+                        return False  # its answers come from elsewhere
+                    length = self._lingering.look(lambda: receive(into))
+                    if not length:
+                        return False
                 left -= 1 + length // TURN_BYTES_PER_REQUEST
                 if handle(buffer, length):
                     buffer = into[0] = self._take()
