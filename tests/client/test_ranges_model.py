@@ -13,7 +13,8 @@ from tidefs.fs.limits import KIB
 from tidefs.tests.client import test_vfs_model as plain
 
 CHUNK = 256 * KIB
-FILE_MAX_BYTES = 4 * CHUNK
+CACHE_BYTES = 12 * CHUNK
+"""Room for a file as a whole, which is read at once."""
 
 chunk_borders = st.integers(0, 4).map(lambda index: index * CHUNK)
 offsets = st.one_of(plain.offsets, chunk_borders)
@@ -137,7 +138,7 @@ class Run(plain.Run):
 def replay(small, new_cluster, mount_on, modes, script, seed):
     async def main():
         cluster = new_cluster(seed)
-        async with mount_on(cluster, *modes, cache_bytes=1024 * KIB) as (mount, other):
+        async with mount_on(cluster, *modes, cache_bytes=CACHE_BYTES) as (mount, other):
             async with trio.open_nursery() as nursery:
                 run = Run(cluster, mount, other, nursery)
                 await run.start()
