@@ -69,6 +69,7 @@ async def test_who_opens_the_file_again_waits_until_what_was_lost_is_gone(
         first.meta.lose_session()
         cluster.weather.slowest_s = 0.001
         again = (await first.open(inode, RW)).handle
+        assert bytes(await first.read(again, 0, 10)) == b"before"
         await first.write(again, 0, b"AGAIN")
         await trio.sleep(10)
         await first.flush(again)
