@@ -8,6 +8,22 @@ Work = Callable[[int], Iterator[None]]
 """Gets the number of the process; each step of what it gives is one operation."""
 
 
+def in_shares(processes: int, work: Callable[[int], object]) -> None:
+    """``work(number)`` in ``processes`` forked ones, at once. SystemExit when one fails."""
+    pids = []
+    for number in range(processes):
+        pid = os.fork()
+        if not pid:
+            try:
+                work(number)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        pids.append(pid)
+    if any([os.waitpid(pid, 0)[1] for pid in pids]):
+        raise SystemExit("a process failed")
+
+
 def operations_per_s(processes: int, seconds: float, work: Work) -> float:
     """The sum over ``processes`` forked ones. SystemExit when one fails."""
     pipes = []
