@@ -10,9 +10,9 @@
 | ``j`` inode, kind                                    | how many are held                         |
 | ``a`` inode                                          | nothing: an exclusive lock expired there  |
 
-``u``, ``k``, ``q`` and ``j`` follow from the others (``check.py`` compares them). Who is session and
-owner, mode is 1 for exclusive, size the number of bits of a lock's length: so those that overlap a range are found
-among thousands by a few short scans, one for each size that there is.
+``u``, ``k``, ``q`` and ``j`` follow from the others (``check.py`` compares them). Who is a session
+and an owner, mode is 1 for exclusive, size the number of bits of a lock's length: so those that
+overlap a range are found among thousands by a few short scans, one for each size that there is.
 """
 
 from collections.abc import Iterable, Iterator

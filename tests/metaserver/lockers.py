@@ -25,7 +25,7 @@ class Process:
         """The reply, error or not."""
         Process.sequence += 1
         return self.cluster.apply(
-            request, session=self.session, slot=self.owner, sequence=Process.sequence
+            request, session=self.session, slot=self.owner % 64, sequence=Process.sequence
         )
 
     def ask(self, request):

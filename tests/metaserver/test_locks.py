@@ -115,6 +115,20 @@ def test_nobody_queues_behind_who_waits_for_him_over_others(cluster, inode, proc
     assert granted(cluster) == [(three.session, ticket)]
 
 
+def test_a_grant_to_who_waits_elsewhere_may_let_others_past(cluster, inode, processes):
+    """The third queues behind the second. By what the fourth gets, the second waits for the fourth,
+    which waits, in another thread, for the third."""
+    one, two, three, four, _ = processes
+    other = cluster.file(b"other")
+    one.lock(inode, SHARED)
+    two.lock(inode, EXCLUSIVE, wait=True)
+    three.lock(other, EXCLUSIVE)
+    ticket = three.lock(inode, SHARED, wait=True)
+    four.lock(other, EXCLUSIVE, wait=True)
+    assert four.lock(inode, SHARED) == "held"
+    assert granted(cluster) == [(three.session, ticket)]
+
+
 def test_a_grant_that_gives_up_something_stronger_lets_older_ones_in(inode, processes):
     one, two, three, _, _ = processes
     one.lock(inode, EXCLUSIVE, 0, 10)
@@ -291,6 +305,15 @@ def test_a_withdrawal_that_comes_too_late_says_what_is_held(cluster, inode, proc
     assert two.held(inode) == [(EXCLUSIVE, 0, 2), (EXCLUSIVE, 4, 10), (SHARED, 20, 30)]
     two.unlock(inode, 0, 10)
     assert two.withdraw(inode, ticket).token == 0, "it was given back meanwhile"
+
+
+def test_each_ticket_is_answered_though_the_locks_are_side_by_side(inode, processes):
+    one, two, _, _, _ = processes
+    one.lock(inode, EXCLUSIVE)
+    tickets = [two.lock(inode, EXCLUSIVE, at, at + 10, wait=True) for at in (0, 10)]
+    one.unlock(inode)
+    token = two.cluster.index
+    assert [two.withdraw(inode, ticket).token for ticket in tickets] == [token, token]
 
 
 def test_a_ticket_of_somebody_else_is_none(cluster, inode, processes):
