@@ -81,6 +81,8 @@ class File:
         """Writing failed in the background; a flush tries again."""
         self.given_up: TideError | None = None
         """Changes were dropped, and nobody was told yet."""
+        self.told = False
+        """An application knows that what is changed could not be stored."""
         self.lost: Loss | None = None
         """Changes are to be dropped, as soon as nothing of the file is under way."""
 
@@ -197,6 +199,7 @@ class File:
             fetch.wanted.remove(offset, end)
         self.size = max(self.size, end)
         self.mtime_ns = now_ns
+        self.told = False
 
     def store(self, fetch: Fetch, offset: int, data: Buffer) -> None:
         """Bytes arrived: keep those that are wanted and not there yet."""
