@@ -294,7 +294,11 @@ class FileOperations(NameOperations):
         return self._flush(file, sync=True)
 
     async def _flush(self, file: File, *, sync: bool) -> None:
-        await self.writer.flush(file, sync=sync)
+        try:
+            await self.writer.flush(file, sync=sync)
+        except TideError:
+            file.told = True
+            raise
 
     def release(self, handle: int, owner: int | None = None) -> Soon[None]:
         opened = self.open_files.pop(handle)
@@ -303,6 +307,7 @@ class FileOperations(NameOperations):
         holders = self.locks_at_release(handle, file)
         unlinked_turn = self.appender.has_turn(file) and self._is_unlinked(file)
         if holders or file.modified or file.reserved or unlinked_turn:
+            self.closings.begins(file.inode)
             return self._release_slowly(file, holders)
         self._released(file)
         return None
@@ -314,6 +319,7 @@ class FileOperations(NameOperations):
             log.warning("inode %d: what was written under a lock is lost: %s", file.inode, error)
             self.unreported = self.unreported or error
         finally:
+            self.closings.ends(file.inode)
             if file.openings == 1 + self.appender.has_turn(file):
                 await self.appender.finish(file)
             await self._release_modified(file)
@@ -328,7 +334,8 @@ class FileOperations(NameOperations):
             log.warning(
                 "inode %d: what was written last could not be stored: %s", file.inode, error
             )
-            self.unreported = self.unreported or error
+            if not file.told:
+                self.unreported = self.unreported or error
         finally:
             if file.openings == 1 and (file.modified or file.reserved):
                 await self.writer.give_up(file)

@@ -13,6 +13,7 @@ from ..fs.errors import Code, TideError
 from ..fs.limits import LOCK_END
 from ..fs.messages.locks import LockAnswer, LockKind, LockList, TestLock
 from .appending import Appender
+from .closings import Closings
 from .fuse.driver import LockRange, Soon
 from .handles import OpenFile
 from .held_locks import Holder
@@ -32,6 +33,7 @@ class LockOperations(VfsCaches):
 
     def __init__(self, surroundings: Surroundings) -> None:
         super().__init__(surroundings)
+        self.closings = Closings()
         self.locks = Locks(
             surroundings.meta,
             surroundings.nursery,
@@ -48,6 +50,7 @@ class LockOperations(VfsCaches):
         return self._getlk(self.usable(handle), owner, lock)
 
     async def _getlk(self, opened: OpenFile, owner: int, lock: LockRange) -> LockRange | None:
+        await self.closings.wait_none(opened.file.inode)
         what = (opened.file.inode, LockKind.RANGE, owner, lock.exclusive, lock.start, lock.end)
         found = await self._ask(what)
         if not found.locks:
@@ -74,6 +77,7 @@ class LockOperations(VfsCaches):
         self, handle: int, opened: OpenFile, owner: int, lock: LockRange, *, wait: bool, flock: bool
     ) -> None:
         file = opened.file
+        await self.closings.wait_none(file.inode)
         holder = Holder(file.inode, LockKind.WHOLE if flock else LockKind.RANGE, owner)
         start, end = (0, LOCK_END) if flock else (lock.start, lock.end)
         if (flock or not lock.exclusive) and self.locks.held.holds_exclusively(holder):

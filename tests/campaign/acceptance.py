@@ -20,6 +20,7 @@ from pathlib import Path
 
 import conformance
 import group
+import lock_oracle
 import locking
 import partition
 import programs
@@ -248,6 +249,7 @@ def main() -> int:
     """Run one campaign, or all."""
     elsewhere = {
         conformance.pjdfstest,
+        lock_oracle.locks,
         group.failover,
         partition.cut_off,
         programs.fsx,

@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ FSX_HOURS_MAX_S = 4 * 3600.0
 FSX_BUFFERED = ("-l", "1048576", "-o", "131072")
 FSX_DIRECT = ("-l", "1048576", "-o", "131072", "-Z", "-R", "-W", "-r", "4096", "-w", "4096")
 STRESS_S = 30
+STRESS_MAX_S = 20 * STRESS_S
 FSX_SKIPS = re.compile(r"does not support (.*), disabling")
 
 
@@ -133,23 +135,28 @@ def _class_members() -> list[str]:
 
 
 def _stress(name: str, point: Path) -> _Verdict:
-    done = subprocess.run(
+    process = subprocess.Popen(
         [
             *("stress-ng", f"--{name}", "1", "--timeout", f"{STRESS_S}s", "--verify"),
             *("--temp-path", str(point), "--metrics-brief", "--oomable"),
         ],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        timeout=20 * STRESS_S,
-        check=False,
+        start_new_session=True,
     )
-    output = done.stdout + done.stderr
+    try:
+        output, _ = process.communicate(timeout=STRESS_MAX_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return _Verdict("failed", f"did not end within {STRESS_MAX_S} s")
     lines = [line.split("] ", 1)[-1] for line in output.splitlines()]
     told = [line for line in lines if f"{name}:" in line or f"'{name}'" in line]
     skips = [line for line in told if "skip" in line.lower() or line.startswith("disabled")]
-    if done.returncode != 0 and not skips:
-        return _Verdict("failed", f"({done.returncode}):\n{output[-3000:]}")
+    if process.returncode != 0 and not skips:
+        return _Verdict("failed", f"({process.returncode}):\n{output[-3000:]}")
     if skips or "skipped: 1" in output:
         return _Verdict("skipped", "; ".join(skips or told))
     rate = re.search(rf"\] {re.escape(name)} +(\d+) +([\d.]+)", output)
