@@ -113,11 +113,8 @@ class VfsCaches:
     def known_of(self, cached: Cached, parent: int | None = None) -> Known:
         """The same, of what was found in the cache."""
         now_ns = self.clock.monotonic_ns()
-        return Known(
-            self._shown(cached.attributes),
-            cached.trust_ms(now_ns),
-            self._name_trust_ms(parent, now_ns),
-        )
+        name_trust_ms = 0 if parent is None else self._name_trust_ms(parent, now_ns)
+        return Known(self._shown(cached.attributes), cached.trust_ms(now_ns), name_trust_ms)
 
     def known_all(
         self, parent: int, entries: Sequence[DirectoryEntry]
@@ -139,9 +136,10 @@ class VfsCaches:
     def _shown(self, attributes: Attributes) -> Attributes:
         """With what was changed and read here, and no server knows yet."""
         inode = attributes.inode
-        file = self.files.peek(inode)
-        if file is not None:
-            attributes = file.merged(attributes)
+        if self.files.account.bytes:  # mostly nothing is changed anywhere, and this is asked often
+            file = self.files.peek(inode)
+            if file is not None:
+                attributes = file.merged(attributes)
         read_ns = self.readings.atime_ns(inode)
         if read_ns is not None:
             attributes = msgspec.structs.replace(attributes, atime_ns=read_ns)
