@@ -125,11 +125,11 @@ class Arbiter:
                 found += [one.who for one in self.ahead(wait)]
         return found
 
-    def _places_reached(self, who: Owner) -> set[Place]:
-        """Where those wait for whom this owner waits: some may go past others now."""
-        reached = {one for step in self._walk([who], NEWEST) for one in step}
-        waits = (wait for one in reached for wait in self._locks.waits_of(one))
-        return {place_of(wait) for wait in waits}
+    def _places_reached(self, first: Iterable[Owner]) -> set[Place]:
+        """Where those wait for whom these wait, and they themselves: where somebody may go past
+        others, if these are waited for from now on."""
+        reached = {one for step in self._walk(first, NEWEST) for one in step}
+        return {place_of(wait) for one in reached for wait in self._locks.waits_of(one)}
 
     # --- changes
 
@@ -152,7 +152,7 @@ class Arbiter:
             moved.add(place_of(lock))
         self._locks.change(own, replace(own, held))
         if self._locks.waits_of(lock.who):
-            moved |= self._places_reached(lock.who)
+            moved |= self._places_reached([lock.who])
         return held, moved
 
     def release(self, lock: LockRecord) -> None:
@@ -168,10 +168,12 @@ class Arbiter:
         return held
 
     def add_wait(self, lock: LockRecord, token: int) -> None:
-        """It waits from now on. Who is waited for may go past others now: ``token`` is theirs."""
+        """It waits from now on. Who holds what is in its way may go past others now, or somebody
+        for whom he waits: ``token`` is theirs. (Whom it queues behind is not waited for by that:
+        the queue of the youngest counts for nobody.)"""
         self._locks.add_wait(lock)
         self._waiting.pop(place_of(lock), None)
-        self.settle(self._places_reached(lock.who), token)
+        self.settle(self._places_reached([one.who for one in self.in_the_way(lock)]), token)
 
     def drop_wait(self, lock: LockRecord) -> None:
         """It waits no longer."""
