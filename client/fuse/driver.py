@@ -9,8 +9,8 @@ POSIX access lists): only the kernel sees a path that it walks in its own caches
 caller's supplementary groups and capabilities. So the vfs checks no permissions.
 
 A driver cancels the awaitable of a request that a signal interrupted. That is right at once for a
-lock that is waited for; for anything else only once it has taken INTERRUPT_PATIENCE_MS, because
-applications do not expect EINTR from a file system that answers.
+lock that is waited for; for anything else only when the caller dies of the signal, and it has taken
+INTERRUPT_PATIENCE_MS, because applications do not expect EINTR from a file system.
 """
 
 from collections.abc import Awaitable, Iterable

@@ -1,9 +1,11 @@
 """From a request to its reply: at once where the vfs can, else by a task of its own.
 
-A signal (INTERRUPT) cancels the task of a request. For a lock that is right at once; anything else
-must have taken INTERRUPT_PATIENCE_MS, because no application expects EINTR from a file system that
-answers. Requests are read in order by one task, so an INTERRUPT never comes before its request; one
-whose request is not waiting came too late.
+A signal (INTERRUPT) cancels the task of a request. For a lock that is right at once. Anything else
+ends only for who dies of the signal, because no application expects EINTR from a file system, and
+only when it has taken INTERRUPT_PATIENCE_MS: what the servers answer is carried to its end. The
+kernel tells of the first signal only, so a request that got one is looked after from then on.
+Requests are read in order by one task, so an INTERRUPT never comes before its request; one whose
+request is not waiting came too late.
 """
 
 import errno
@@ -14,12 +16,13 @@ from typing import Any, NamedTuple
 import trio
 
 from ...fs.errors import TideError
-from ...fs.limits import INTERRUPT_PATIENCE_MS
+from ...fs.limits import INTERRUPT_CHECK_MS, INTERRUPT_PATIENCE_MS
+from .dying import is_dying
 from .kernel_device import Device
 from .kernel_operations import Operation, Operations
 from .protocol import replies
 from .protocol.opcodes import Opcode
-from .protocol.requests import OPCODE, UNIQUE, Header, MalformedRequestError, decode_header
+from .protocol.requests import OPCODE, PID, UNIQUE, Header, MalformedRequestError, decode_header
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ class _Waiting(NamedTuple):
     scope: trio.CancelScope
     began_s: float
     is_lock: bool
+    thread: int
 
 
 class Dispatcher:
@@ -92,7 +96,7 @@ class Dispatcher:
         self, header: Header, operation: Operation, answer: Awaitable[Any], buffer: memoryview
     ) -> None:
         scope = trio.CancelScope()
-        waiting = _Waiting(scope, trio.current_time(), operation.is_lock)
+        waiting = _Waiting(scope, trio.current_time(), operation.is_lock, header[PID])
         self._waiting[header[UNIQUE]] = waiting
         kept = buffer if operation.keeps_buffer else None
         nursery = self.outliving if operation.outlives else self.nursery
@@ -136,7 +140,15 @@ class Dispatcher:
         if waiting.is_lock:
             waiting.scope.cancel()
         else:
-            waiting.scope.deadline = waiting.began_s + INTERRUPT_PATIENCE_MS / MS_PER_S
+            self.nursery.start_soon(self._end_with_its_caller, unique, waiting)
+
+    async def _end_with_its_caller(self, unique: int, waiting: _Waiting) -> None:
+        await trio.sleep_until(waiting.began_s + INTERRUPT_PATIENCE_MS / MS_PER_S)
+        while self._waiting.get(unique) is waiting:
+            if is_dying(waiting.thread):
+                waiting.scope.cancel()
+                return
+            await trio.sleep(INTERRUPT_CHECK_MS / MS_PER_S)
 
     def _refuse(self, header: Header, operation: Operation | None) -> None:
         if operation is not None:

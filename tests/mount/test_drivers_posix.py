@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import trio
 from tidefs.client.fuse import kernel_dispatch
+from tidefs.client.fuse.dying import is_dying
 from tidefs.client.fuse.protocol import negotiation
 from tidefs.client.options import DriverName
 from tidefs.fs.errors import TideError, first_error
@@ -174,7 +175,7 @@ print("got", flush=True)
 
 
 @needs("interrupts")
-async def test_a_signal_ends_what_the_servers_do_not_answer(
+async def test_only_who_dies_of_a_signal_ends_what_the_servers_do_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hung: list[bytes] = []
@@ -189,7 +190,7 @@ async def test_a_signal_ends_what_the_servers_do_not_answer(
             hung.append(name)
             await trio.sleep_forever()
 
-    script = "import os, sys; print('ready', flush=True); os.stat('hangs')"
+    script = "import os, signal; signal.signal(signal.SIGALRM, print); os.stat('hangs')"
     async with mounted(tmp_path / "mnt", Hanging(), DriverName.KERNEL) as mount:
 
         def child(path: Path) -> "subprocess.Popen[bytes]":
@@ -200,11 +201,24 @@ async def test_a_signal_ends_what_the_servers_do_not_answer(
         process = await mount.run(child)
         while not hung:
             await trio.lowlevel.checkpoint()
-        process.send_signal(signal.SIGINT)
-        with trio.move_on_after(0.3):
-            await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
-        assert process.poll() is None, "there is patience first"
+        monkeypatch.setattr(kernel_dispatch, "INTERRUPT_CHECK_MS", 1)
         monkeypatch.setattr(kernel_dispatch, "INTERRUPT_PATIENCE_MS", 0)
+        looked: list[bool] = []
+
+        def look(thread: int) -> bool:
+            looked.append(is_dying(thread))
+            return looked[-1]
+
+        monkeypatch.setattr(kernel_dispatch, "is_dying", look)
+        process.send_signal(signal.SIGALRM)
+        while len(looked) < 20:
+            await trio.lowlevel.checkpoint()
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGCONT)
+        seen = len(looked) + 20
+        while len(looked) < seen:
+            await trio.lowlevel.checkpoint()
+        assert not any(looked), "it lives on"
         process.send_signal(signal.SIGTERM)
         await trio.to_thread.run_sync(process.wait)
         assert mount.file_system.looked_up[99] == 0
