@@ -17,7 +17,7 @@ help:
 	@echo 'make test       the tests (with a real mount where there is a /dev/fuse)'
 	@echo 'make check      style, types, and who may import whom'
 	@echo 'make simulate   a cluster with faults, in one process: SEEDS=$(SEEDS)'
-	@echo 'make campaign   an hour of real programs and real kills on real mounts (root; fio, stress-ng)'
+	@echo 'make campaign   hours of real programs and real kills on real mounts (root; fio, stress-ng)'
 	@echo 'make bench      measure $(MNT) beside a local folder: BENCH="--quick" for a short one'
 
 mount: mounted
