@@ -34,6 +34,9 @@ class Arbiter:
     def __init__(self, locks: Locks) -> None:
         self._locks = locks
         self._waiting: dict[Place, list[LockRecord]] = {}
+        self._waits: dict[Owner, list[LockRecord]] = {}
+        self._holders: dict[int, list[Owner]] = {}
+        """Against who waits under a ticket. Both are asked for again and again between changes."""
         self._granted: dict[int, list[tuple[int, int]]] = {}
 
     # --- what is
@@ -98,7 +101,7 @@ class Arbiter:
         return self._leads_to([one.who], who, lock.ticket)
 
     def _waits_elsewhere(self, lock: LockRecord) -> bool:
-        return any(wait.ticket != lock.ticket for wait in self._locks.waits_of(lock.who))
+        return any(wait.ticket != lock.ticket for wait in self._waits_of(lock.who))
 
     def _leads_to(self, first: Iterable[Owner], goal: Owner, older_than: int) -> bool:
         return any(goal in step for step in self._walk(first, older_than))
@@ -119,17 +122,35 @@ class Arbiter:
 
     def _next(self, who: Owner, older_than: int) -> list[Owner]:
         found: list[Owner] = []
-        for wait in self._locks.waits_of(who):
-            found += [one.who for one in self.in_the_way(wait)]
+        for wait in self._waits_of(who):
+            found += self._holders_against(wait)
             if wait.ticket < older_than:
                 found += [one.who for one in self.ahead(wait)]
         return found
+
+    def _waits_of(self, who: Owner) -> list[LockRecord]:
+        found = self._waits.get(who)
+        if found is None:
+            self._waits[who] = found = self._locks.waits_of(who)
+        return found
+
+    def _holders_against(self, wait: LockRecord) -> list[Owner]:
+        found = self._holders.get(wait.ticket)
+        if found is None:
+            found = list(dict.fromkeys(one.who for one in self.in_the_way(wait)))
+            self._holders[wait.ticket] = found
+        return found
+
+    def _forget(self) -> None:
+        """Something changes."""
+        self._waits.clear()
+        self._holders.clear()
 
     def _places_reached(self, first: Iterable[Owner]) -> set[Place]:
         """Where those wait for whom these wait, and they themselves: where somebody may go past
         others, if these are waited for from now on."""
         reached = {one for step in self._walk(first, NEWEST) for one in step}
-        return {place_of(wait) for one in reached for wait in self._locks.waits_of(one)}
+        return {place_of(wait) for one in reached for wait in self._waits_of(one)}
 
     # --- changes
 
@@ -151,7 +172,8 @@ class Arbiter:
         if not lock.exclusive and any(one.exclusive and overlap(one, lock) for one in own):
             moved.add(place_of(lock))
         self._locks.change(own, replace(own, held))
-        if self._locks.waits_of(lock.who):
+        self._forget()
+        if self._waits_of(lock.who):
             moved |= self._places_reached([lock.who])
         return held, moved
 
@@ -159,12 +181,14 @@ class Arbiter:
         """Its owner holds none of these bytes any more."""
         own = self.own(lock)
         self._locks.change(own, carve(own, lock.start, lock.end))
+        self._forget()
 
     def release_all(self, place: Place, session: int) -> list[LockRecord]:
         """A session holds nothing there any more; what it held."""
         held = [lock for lock in self._locks.held(*place) if lock.session == session]
         for lock in held:
             self._locks.change([lock], [])
+        self._forget()
         return held
 
     def add_wait(self, lock: LockRecord, token: int) -> None:
@@ -172,12 +196,14 @@ class Arbiter:
         for whom he waits: ``token`` is theirs. (Whom it queues behind is not waited for by that:
         the queue of the youngest counts for nobody.)"""
         self._locks.add_wait(lock)
+        self._forget()
         self._waiting.pop(place_of(lock), None)
         self.settle(self._places_reached([one.who for one in self.in_the_way(lock)]), token)
 
     def drop_wait(self, lock: LockRecord) -> None:
         """It waits no longer."""
         self._locks.drop_wait(lock)
+        self._forget()
         place = place_of(lock)
         self._waiting[place] = [one for one in self.waiting(place) if one.ticket != lock.ticket]
 
