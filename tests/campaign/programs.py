@@ -47,7 +47,7 @@ def _fsx_seeds(program: Path, point: Path, options: argparse.Namespace, copies: 
         style = FSX_DIRECT if seed == options.seed else FSX_BUFFERED
         log = point.parent / f"fsx-{copies}-{seed}"
         log.mkdir()
-        command = [program, "-q", *style, "-N", each, "-S", seed, "-P", log, point / f"fsx-{seed}"]
+        command = [program, *style, "-N", each, "-S", seed, "-P", log, point / f"fsx-{seed}"]
         running.append((seed, _start(command)))
     try:
         for seed, process in running:
