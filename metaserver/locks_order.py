@@ -164,7 +164,7 @@ class Arbiter:
         """It takes the place of what its owner held there. Also where others may get something
         by that: there, when that was stronger; and if its owner waits as well, where those are for
         whom it does."""
-        after_loss = lock.exclusive and self._locks.is_lost(lock.inode)
+        after_loss = self._locks.is_lost(lock.inode)
         if after_loss:
             self._locks.set_lost(lock.inode, False)
         held = lock._replace(token=token, after_loss=after_loss)
@@ -239,7 +239,8 @@ def place_of(lock: LockRecord) -> Place:
 def end_locks(locks: Locks, session: int, *, expired: bool, token: int) -> list[Effect]:
     """All of a session's locks and waits go; what others are to be told.
 
-    Who held an exclusive lock when it expired may still be writing: that is noted.
+    Who held an exclusive lock when it expired may still be writing, and who was to see to that may
+    not have come to it: that is noted.
     """
     arbiter = Arbiter(locks)
     places: set[Place] = set()
@@ -251,7 +252,7 @@ def end_locks(locks: Locks, session: int, *, expired: bool, token: int) -> list[
             released = arbiter.release_all(Place(inode, kind), session)
             if released:
                 places.add(Place(inode, kind))
-            if expired and any(lock.exclusive for lock in released):
+            if expired and any(lock.exclusive or lock.after_loss for lock in released):
                 locks.set_lost(inode, True)
     arbiter.settle(places, token)
     return arbiter.effects()

@@ -32,9 +32,9 @@ class LockAnswer(Message):
     """``token``: that of the grant; 0: it waits under ``ticket``, fairly, first come first served.
 
     ``attributes`` are those of the file at that moment. ``after_loss``: a session that held an
-    exclusive lock on this file expired, and might still write: before the new holder writes, it
-    asks for all chunks of the file with GetLayout(write), which raises their versions, so that what
-    comes late is refused everywhere.
+    exclusive lock on this file expired, and might still write: before the new holder is told, its
+    client asks for all chunks of the file with GetLayout(write), which raises their versions, so
+    that what comes late is refused everywhere.
     """
 
     token: int

@@ -157,7 +157,7 @@ class LockModel:
         for (place, owner), cells in list(self.held.items()):
             if owner[0] == session:
                 del self.held[place, owner]
-                if expired and any(cell.exclusive for cell in cells.values()):
+                if expired and any(cell.exclusive or cell.after_loss for cell in cells.values()):
                     self.lost.add(place[0])
         self.settle()
 
@@ -169,7 +169,7 @@ class LockModel:
     # --- grants
 
     def grant(self, wish):
-        after_loss = wish.exclusive and wish.place[0] in self.lost
+        after_loss = wish.place[0] in self.lost
         if after_loss:
             self.lost.discard(wish.place[0])
         cell = Cell(wish.exclusive, self.index, wish.ticket, after_loss)

@@ -208,21 +208,29 @@ def test_all_of_a_session_goes_in_one_entry_and_others_are_granted(
     assert caught.value.code is Code.SESSION_EXPIRED
 
 
-def test_after_an_exclusive_lock_expired_the_next_exclusive_one_says_so(cluster, inode, processes):
+@pytest.mark.parametrize("next_one", [EXCLUSIVE, SHARED])
+def test_after_an_exclusive_lock_expired_the_next_one_says_so(cluster, inode, processes, next_one):
+    """Also one that only reads: under it nothing may change any more."""
     one, two, three, four, _ = processes
     one.lock(inode, EXCLUSIVE, 0, 10)
-    cluster.do(EndSession(one.session, True))
     two.lock(inode, SHARED, 50, 60)
-    assert not two.answer.after_loss, "who only reads need not fence"
     ticket = three.lock(inode, EXCLUSIVE, 50, 60, wait=True)
+    cluster.do(EndSession(one.session, True))
     two.unlock(inode)
     answer = three.withdraw(inode, ticket)
     assert answer.token == cluster.index - 1
     assert answer.after_loss
     three.lock(inode, EXCLUSIVE, 50, 60)
     assert three.answer.after_loss, "a repetition is told so too"
-    four.flock(inode, EXCLUSIVE)
+    four.flock(inode, next_one)
     assert not four.answer.after_loss, "it was told once"
+    cluster.do(EndSession(three.session, True))
+    one, two = four, processes[4]
+    two.lock(inode, next_one, 70, 80)
+    assert two.answer.after_loss
+    cluster.do(EndSession(two.session, True))
+    one.lock(inode, next_one, 70, 80)
+    assert one.answer.after_loss, "who was told did not live to see to it, perhaps"
 
 
 @pytest.mark.parametrize(("exclusive", "expired"), [(EXCLUSIVE, False), (SHARED, True)])
