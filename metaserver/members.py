@@ -19,7 +19,9 @@ from .raft.contract import Progress
 HEARD_WITHIN_MS = 2_000
 """Who answered within this time counts as up."""
 NEAR_ENTRIES = 100
-"""A new member whose log lacks no more than this is given its vote: the rest comes at once."""
+"""A new member that has what there was when it came, and lacks no more than this of what was added
+since, is given its vote: the rest comes at once. However short the log is, who has nothing of it
+must not be counted on when the next disk is lost."""
 LOOK_EVERY_MS = 20
 TELL_EVERY_NS = 10 * 10**9
 
@@ -80,7 +82,8 @@ class Members:
     async def _caught_up(self, new: list[int], asker: Peer) -> None:
         """Wait until they have nearly all of the log. As long as it takes."""
         told_ns = self._clock.monotonic_ns()
-        while behind := [server for server in new if not self._is_near(server)]:
+        goal = self._driver.core.commit_index
+        while behind := [server for server in new if not self._is_near(server, goal)]:
             if asker.closed:
                 raise TideError(Code.DISCONNECTED, "nobody waits for this change any more")
             now = self._configuration
@@ -94,7 +97,8 @@ class Members:
                 log.info("still waiting for %s to catch up", names_of(behind))
             await trio.sleep(LOOK_EVERY_MS / 1000)
 
-    def _is_near(self, server: int) -> bool:
+    def _is_near(self, server: int, goal: int) -> bool:
+        """Whether it has the log up to ``goal``, and nearly to its end."""
         core = self._driver.core
         if server in core.configuration.voters:
             return True  # the same change was asked for twice, and the other one has done it
@@ -103,7 +107,7 @@ class Members:
             progress is not None
             and not progress.needs_snapshot
             and self._is_heard(progress)
-            and progress.match_index + NEAR_ENTRIES >= core.next_index - 1
+            and progress.match_index >= max(goal, core.next_index - 1 - NEAR_ENTRIES)
         )
 
     async def transfer(self, server: int) -> None:
