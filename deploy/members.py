@@ -230,7 +230,9 @@ async def leader_status(lookout: Lookout) -> tuple[Status | TideError, View]:
         assert view.leader is not None
         return await lookout.asker.ask(view.leader.addresses, GetStatus()), view
     except TideError as error:
-        return error, await lookout.look()
+        # Who led a moment ago may have found out meanwhile that nobody follows.
+        view = await lookout.look()
+        return (error if view.leader or view.may_elect() else no_leader(view)), view
 
 
 class _Patience:
