@@ -42,7 +42,14 @@ def resident_bytes() -> int:
 
 
 def fuzz(name: str, count: int, seed: int) -> Figures:
-    """Feed one target with so many messages. Finding."""
+    """Feed one target with so many messages. Finding. A hang ends the process."""
+    try:
+        return _fuzz(name, count, seed)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _fuzz(name: str, count: int, seed: int) -> Figures:
     target: Target = TARGETS[name](random.Random(f"{seed} {name}"))
     good, slowest_s, warm_bytes = 0, 0.0, resident_bytes()
     began = time.perf_counter()
@@ -59,7 +66,6 @@ def fuzz(name: str, count: int, seed: int) -> Figures:
         slowest_s = max(slowest_s, took_s)
         if took_s > HANG_S:
             raise Finding(f"{name}, message {number} took {took_s:.1f} s: {target.last.hex()}")
-    faulthandler.cancel_dump_traceback_later()
     growth_bytes = resident_bytes() - warm_bytes
     if growth_bytes > GROWTH_MAX_BYTES:
         raise Finding(f"{name}: memory grew by {growth_bytes} bytes over {count} messages")
