@@ -282,6 +282,10 @@ class FileOperations(NameOperations):
         finally:
             file.given_up = None  # it is told now
 
+    def untold(self, handle: int) -> None:
+        """Nobody heard of the error that the last flush ended with."""
+        self.open_files.get(handle).file.told = False
+
     def fsync(self, handle: int, data_only: bool) -> Soon[None]:
         """All that was written is on stable storage on every replica, size and time in the log.
 

@@ -122,6 +122,10 @@ class FileSystem(Protocol):
         """One close(2). ``owner``: who closes; its fcntl locks on the file end (fcntl(2))."""
         ...
 
+    def untold(self, handle: int) -> None:
+        """Nobody heard of the error that the last flush ended with."""
+        ...
+
     def release(self, handle: int, owner: int | None = None) -> Soon[None]:
         """The last close(2) of this open file. ``owner``: of a flock(2) that ends with it.
 

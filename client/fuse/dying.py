@@ -1,4 +1,4 @@
-"""Whether somebody who waits for a request is about to die of a signal (signal(7))."""
+"""Whether somebody who waits for a request is about to die of a signal (signal(7)), or exits."""
 
 import signal
 from collections.abc import Iterable
@@ -34,3 +34,19 @@ def is_dying(thread: int) -> bool:
     )
     deadly = (pending | shared) & ~(blocked | ignored | caught | _HARMLESS)
     return bool(deadly | pending & _KILL)
+
+
+_EXITING = 0x4
+"""PF_EXITING of the kernel's task flags (<linux/sched.h>), the ninth field of proc_pid_stat(5)."""
+_FLAGS_BEHIND_NAME = 6
+
+
+def is_exiting(thread: int) -> bool:
+    """Whether it is over, so that its files are closed by nobody who would hear of an error."""
+    if not thread:
+        return True
+    try:
+        stat = Path(f"/proc/{thread}/stat").read_text()
+    except OSError:
+        return True
+    return bool(int(stat.rpartition(")")[2].split()[_FLAGS_BEHIND_NAME]) & _EXITING)

@@ -6,7 +6,7 @@ vfs answers at once or by an awaitable; the steps are the same for both.
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from ...fs.attributes import Kind
@@ -15,6 +15,7 @@ from ...fs.errors import Code, TideError
 from ...fs.limits import LOCK_END
 from ...fs.messages.meta import DirectoryEntry
 from .driver import Caller, FileSystem, Known, LockRange, NewAttributes, Opened, Soon
+from .dying import is_exiting
 from .protocol import opcodes as o
 from .protocol import replies
 from .protocol.listing import Listing
@@ -174,9 +175,23 @@ class Operations:
         self.add(Opcode.TMPFILE, self._tmpfile, replies.created)
         self.add(Opcode.READ, lambda h, a: vfs.read(a[0], a[1], a[2]), replies.with_payload)
         self.add(Opcode.WRITE, self._write, replies.written, keeps_buffer=True)
-        self.add(Opcode.FLUSH, lambda h, a: vfs.flush(a[0], a[1]), _done)
+        self.add(Opcode.FLUSH, self._flush, _done)
         self.add(Opcode.RELEASE, self._release, _done, outlives=True)
         self.add(Opcode.FSYNC, lambda h, a: vfs.fsync(a[0], bool(a[1] & o.FSYNC_FDATASYNC)), _done)
+
+    def _flush(self, header: Header, arguments: Arguments) -> Soon[None]:
+        handle, owner = arguments[:2]
+        flushing = self._vfs.flush(handle, owner)
+        return None if flushing is None else self._flushed(header[PID], handle, flushing)
+
+    async def _flushed(self, thread: int, handle: int, flushing: Awaitable[None]) -> None:
+        """Nobody hears what came of a close by a process that exits."""
+        try:
+            await flushing
+        except TideError:
+            if is_exiting(thread):
+                self._vfs.untold(handle)
+            raise
 
     def _open(self, header: Header, arguments: Arguments) -> Soon[Opened]:
         flags, more_flags = arguments

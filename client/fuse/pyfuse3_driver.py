@@ -289,7 +289,11 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def flush(self, fh: int) -> None:
-        await _settled(self._vfs.flush(fh))
+        try:
+            await _settled(self._vfs.flush(fh))
+        except TideError:
+            self._vfs.untold(fh)  # it may be a process that exits: who closes is not known here
+            raise
 
     @_translated
     async def release(self, fh: int) -> None:

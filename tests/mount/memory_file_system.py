@@ -238,6 +238,9 @@ class MemoryFileSystem:
         old[offset : offset + len(data)] = data
         return len(data)
 
+    def untold(self, handle: int) -> None:
+        self.calls.append("untold")
+
     def flush(self, handle: int, owner: int | None = None) -> None:
         self.calls.append("flush")
         if owner is not None:
