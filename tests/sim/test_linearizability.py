@@ -214,7 +214,7 @@ def played(chance: random.Random, count: int, clients: int) -> list[Operation]:
 
     Some never return, done or not; their client goes on under another name.
     """
-    states = {"names": (), REGISTER: ()}
+    states: dict[object, object] = {}
     running: dict[int, Begun] = {}
     history: list[Operation] = []
     moment = begun = 0
@@ -228,7 +228,7 @@ def played(chance: random.Random, count: int, clients: int) -> list[Operation]:
                 running[number] = Begun(f"c{number}", some_operation(chance, begun), moment)
         elif not one.done and chance.random() < 0.7:
             key = tree().object_of(one.what)
-            states[key], one.answer = do(states[key], one.what)
+            states[key], one.answer = do(states.get(key, ()), one.what)
             one.done = True
         elif one.done and chance.random() < 0.8:
             history.append(Operation(one.client, one.what, one.called, moment, one.answer))
