@@ -313,8 +313,8 @@ def test_in_the_foreground_until_it_is_told_to_end(driver, embedded, stage):
 
 def kill_while_writing(cluster, point):
     """The servers are away, and whoever has written 5,000,000 bytes dies before it closes."""
-    script = "import sys, time; f = open(sys.argv[1], 'wb', 0); f.write(b'x' * 5_000_000)"
-    script += "; print('written', flush=True); time.sleep(1_000)"
+    script = "import signal, sys; f = open(sys.argv[1], 'wb', 0); f.write(b'x' * 5_000_000)"
+    script += "; print('written', flush=True); signal.pause()"
     writer = subprocess.Popen(
         [sys.executable, "-c", script, point / "file"], stdout=subprocess.PIPE, text=True
     )

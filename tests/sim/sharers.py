@@ -7,6 +7,7 @@ only for that reason. They close it, open it again, and go on.
 
 import os
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -37,7 +38,7 @@ class LostError(Exception):
     """The file has to be opened anew: the session is over, and with it all locks."""
 
 
-class Sharer:
+class Sharer(ABC):
     """One of them."""
 
     flags = os.O_RDWR
@@ -99,8 +100,9 @@ class Sharer:
     async def check_all(self, user: User) -> None:
         """At the end, through a fresh mount."""
 
+    @abstractmethod
     async def _step(self) -> None:
-        raise NotImplementedError
+        """Do one thing."""
 
     # --- for those who inherit -----------------------------------------------------------------
 

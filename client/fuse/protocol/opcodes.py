@@ -136,5 +136,3 @@ F_RDLCK = 0
 F_WRLCK = 1
 F_UNLCK = 2
 OFFSET_MAX = (1 << 63) - 1  # fuse_file_lock.end of a lock that has none
-
-ROOT_ID = 1  # FUSE_ROOT_ID
