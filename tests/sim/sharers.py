@@ -60,7 +60,7 @@ class Sharer(ABC):
 
     # --- as a Worker ---------------------------------------------------------------------------
 
-    async def prepare(self, user: User) -> None:
+    async def prepare(self, user: User) -> None:  # noqa: B027 - a hook
         """Before anything goes wrong: files that are not there yet."""
 
     async def attach(self, user: User) -> None:
@@ -90,14 +90,14 @@ class Sharer(ABC):
         self._user = None
         self._files.clear()
 
-    def servers_lost_power(self) -> None:
+    def servers_lost_power(self) -> None:  # noqa: B027 - a hook
         """What matters is synced."""
 
     def doing(self) -> str:
         """What it waits for."""
         return f"{self.name} {self._doing}"
 
-    async def check_all(self, user: User) -> None:
+    async def check_all(self, user: User) -> None:  # noqa: B027 - a hook
         """At the end, through a fresh mount."""
 
     @abstractmethod
