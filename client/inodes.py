@@ -139,6 +139,13 @@ class File:
         """Whether the next Commit makes the inode forget bytes that it holds on stable storage."""
         return self.inline_base is not None and self.server_size > 0
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing is known of it but what a server says."""
+        return not (
+            self.valid or self.has_news or self.lost or self.locked_in or self.lock.locked()
+        )
+
     def merged(self, attributes: Attributes) -> Attributes:
         """The server's attributes as an application here must see them."""
         if not self.modified:
@@ -373,6 +380,9 @@ class Files:
         """One handle less; the file may have become idle."""
         file.openings -= 1
         if file.openings == 0:
+            if file.is_blank:
+                self.forget(file.inode)
+                return
             self._idle[file.inode] = None
             while len(self._idle) > self._idle_max:
                 inode = next(iter(self._idle))

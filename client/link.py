@@ -115,10 +115,18 @@ class LinkKeeper:
                 raise TideError(Code.DEVICE_ERROR, "the file system is being unmounted")
             if self._hopeless is not None:
                 raise self._hopeless
-            link = self._link
-            if link is not None and not link.ended.is_set() and not link.peer.closed:
+            link = self.now
+            if link is not None:
                 return link
             await self._waiters.park()
+
+    @property
+    def now(self) -> Link | None:
+        """A link that lives, if there is one."""
+        link = self._link
+        if self._closed or link is None or link.ended.is_set() or link.peer.closed:
+            return None
+        return link
 
     @property
     def current(self) -> Link | None:

@@ -15,7 +15,7 @@ only the caller knows whether that does harm.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 import trio
@@ -30,44 +30,19 @@ from ..fs.limits import (
     RELEASES_MAX,
 )
 from ..fs.members import Readdress
-from ..fs.messages.base import METHODS, Message, Notice, Request
-from ..fs.messages.locks import LocksGranted, SetLock, Unlock, Withdraw
-from ..fs.messages.meta import (
-    Change,
-    CloseSession,
-    Compound,
-    Create,
-    CreateUnnamed,
-    Entry,
-    Node,
-    Open,
-    Release,
-)
+from ..fs.messages.base import Message, Notice, Request
+from ..fs.messages.locks import LocksGranted
+from ..fs.messages.meta import CloseSession, CreateUnnamed, Open, Release
 from ..fs.ports import Ports
-from ..fs.rpc import Mutation
+from .flights import Failure, Flights, PendingChange
 from .link import Link, LinkKeeper, Who
+from .requests import MAYBE_DONE, PATIENT, is_change, opened_inode, opens
 from .servers import SessionEvents
-from .session import OpenInodes, Session
+from .session import OpenInodes
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Message)
-
-MAYBE_DONE = frozenset({Code.TIMED_OUT, Code.DISCONNECTED, Code.NOT_LEADER, Code.UNAVAILABLE})
-"""After these, a mutation may have been executed or may yet be."""
-
-PATIENT = (SetLock, Unlock, Withdraw)
-"""No time-out ends these: what became of a lock must be known. Who asks for it has a time-out."""
-
-
-class _Mutation:
-    """A mutation on its way."""
-
-    def __init__(self, session: Session, mutation: Mutation) -> None:
-        self.session = session
-        self.mutation = mutation
-        self.sent = False
-        self.maybe_done = False
 
 
 class MetaClient:
@@ -87,9 +62,10 @@ class MetaClient:
         self._opens = OpenInodes()
         self._slot_waiters = trio.lowlevel.ParkingLot()
         self._links = LinkKeeper(ports, addresses, who, self._opens, self, readdress)
+        self._flights = Flights(self._links, self._opens, self)
         self._events: SessionEvents | None = None
         self._something_closed = trio.Event()
-        self._left_alone: set[_Mutation] = set()
+        self._left_alone: set[PendingChange] = set()
         """Changes that were sent, and whose callers were cancelled."""
         self._one_settled = trio.Event()
         self._refusals: dict[Backoff, TideError] = {}
@@ -114,9 +90,11 @@ class MetaClient:
         """Keep the session alive until ``close`` or cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            if self._timeout_ms is None:  # else each request needs a task that ends it in time
+                self._flights.nursery = nursery
             nursery.start_soon(self._links.keep, nursery)
             nursery.start_soon(self._keep_releasing)
-        self._nursery = None
+        self._nursery = self._flights.nursery = None
 
     async def wait_linked(self, timeout_ms: int = FIRST_LINK_TIMEOUT_MS) -> None:
         """Return when a leader has taken the session.
@@ -205,6 +183,14 @@ class MetaClient:
             return await self._answered(request, payload, session)
         raise self._too_late(type(request).__name__)
 
+    def start(self, request: Request[R]) -> Awaitable[R]:
+        """As ``call``; an Answer where no task is needed."""
+        return self._flights.take_off(request, lambda reply, _: reply) or self.call(request)
+
+    def start_exchange(self, request: Request[R]) -> Awaitable[tuple[R, memoryview]]:
+        """As ``start``, with the reply's payload."""
+        return self._flights.take_off(request, lambda *both: both) or self.exchange(request)
+
     def _too_late(self, what: str) -> TideError:
         return TideError(
             Code.TIMED_OUT,
@@ -264,17 +250,20 @@ class MetaClient:
         assert session is None, "what is opened is opened again by who has it open"
         since = self._opens.begin_opening()
         try:
-            reply, reply_payload = await carry(request, payload, None)
-            inode = request.inode if isinstance(request, Open) else _made(reply)
-            while self._opens.crossed(since, inode):
-                since = self._opens.begin_opening()
-                try:
-                    await self._reopen(inode)
-                finally:
-                    self._opens.end_opening()
+            answer = await carry(request, payload, None)
+            await self.keep_open(since, opened_inode(request, answer[0]))
         finally:
             self._opens.end_opening()
-        return reply, reply_payload
+        return answer
+
+    async def keep_open(self, since: int, inode: int) -> None:
+        """What was just opened stays open, also when a Release for it was under way."""
+        while self._opens.crossed(since, inode):
+            since = self._opens.begin_opening()
+            try:
+                await self._reopen(inode)
+            finally:
+                self._opens.end_opening()
 
     async def _reopen(self, inode: int) -> bool:
         """Have the leader note, once more, that the inode is open; whether it is still there."""
@@ -287,9 +276,16 @@ class MetaClient:
         return True
 
     async def _repeat(
-        self, request: Request[R], payload: Sequence[Buffer], session: int | None
+        self,
+        request: Request[R],
+        payload: Sequence[Buffer],
+        session: int | None,
+        failure: Failure | None = None,
     ) -> tuple[R, memoryview]:
+        """``failure``: what became of it when it was sent before."""
         backoff = Backoff(self._ports.randomness)
+        if failure is not None:
+            await self._recover(*failure, backoff)
         while True:
             link = await self._links.wait()
             if session not in (None, link.session.id):
@@ -303,13 +299,23 @@ class MetaClient:
         self, request: Request[R], payload: Sequence[Buffer], session: int | None
     ) -> tuple[R, memoryview]:
         change = await self._take_slot(session)
+        return await self._answered_change(change, request, payload, session)
+
+    async def _answered_change(
+        self,
+        change: PendingChange,
+        request: Request[R],
+        payload: Sequence[Buffer],
+        session: int | None,
+        failure: Failure | None = None,
+    ) -> tuple[R, memoryview]:
         is_there, is_unnamed = True, isinstance(request, CreateUnnamed)
         try:
-            answer = await self._carry(change, request, payload, session)
+            answer = await self._carry(change, request, payload, session, failure)
             if change.maybe_done and opens(request):
                 # The answer was kept in the log; that the file is open, in the memory of the
                 # leader that gave it.
-                is_there = await self._reopen(_made(answer[0]))
+                is_there = await self._reopen(opened_inode(request, answer[0]))
         except trio.Cancelled:
             if change.sent and self._nursery is not None and not self._closed:
                 copied = [bytes(buffer) for buffer in payload]
@@ -330,12 +336,15 @@ class MetaClient:
 
     async def _carry(
         self,
-        change: _Mutation,
+        change: PendingChange,
         request: Request[R],
         payload: Sequence[Buffer],
         session: int | None,
+        failure: Failure | None = None,
     ) -> tuple[R, memoryview]:
         backoff = Backoff(self._ports.randomness)
+        if failure is not None:
+            await self._recover(*failure, backoff)
         while True:
             link = await self._links.wait()
             if link.session is not change.session:
@@ -357,7 +366,7 @@ class MetaClient:
 
     async def _carry_to_the_end(
         self,
-        change: _Mutation,
+        change: PendingChange,
         request: Request[Any],
         payload: Sequence[Buffer],
         session: int | None,
@@ -368,9 +377,6 @@ class MetaClient:
             log.info("%s, which nobody waits for any more: %s", type(request).__name__, error)
         finally:
             self._give_back(change)
-            self._left_alone.discard(change)
-            self._one_settled.set()
-            self._one_settled = trio.Event()
 
     async def _recover(self, link: Link, error: TideError, backoff: Backoff) -> None:
         """Return when the request should be sent again; what is final is raised."""
@@ -394,21 +400,43 @@ class MetaClient:
         else:
             raise error
 
+    # --- what flights ask (Carrier) --------------------------------------------------------
+
+    async def carry_on(
+        self, request: Request[R], change: PendingChange | None, failure: Failure
+    ) -> tuple[R, memoryview]:
+        """The final answer of what failed at the first try."""
+        if change is None:
+            return await self._repeat(request, (), None, failure)
+        return await self._answered_change(change, request, (), None, failure)
+
+    def answered(self, change: PendingChange) -> None:
+        """Its slot is free."""
+        self._give_back(change)
+
+    def left_alone(self, change: PendingChange) -> None:
+        """Nobody waits for it any more."""
+        self._left_alone.add(change)
+
     # --- slots ---------------------------------------------------------------------------
 
-    async def _take_slot(self, wanted: int | None) -> _Mutation:
+    async def _take_slot(self, wanted: int | None) -> PendingChange:
         while True:
             session = (await self._links.wait()).session
             if wanted not in (None, session.id):
                 raise _over(wanted)
             mutation = session.take()
             if mutation is not None:
-                return _Mutation(session, mutation)
+                return PendingChange(session, mutation)
             await self._slot_waiters.park()
 
-    def _give_back(self, change: _Mutation) -> None:
+    def _give_back(self, change: PendingChange) -> None:
         change.session.give_back(change.mutation)
         self._slot_waiters.unpark()
+        if change in self._left_alone:
+            self._left_alone.remove(change)
+            self._one_settled.set()
+            self._one_settled = trio.Event()
 
     # --- releases ------------------------------------------------------------------------
 
@@ -431,22 +459,3 @@ class MetaClient:
 
 def _over(session: int | None) -> TideError:
     return TideError(Code.SESSION_EXPIRED, f"session {session}")
-
-
-def is_change(request: Request[Any]) -> bool:
-    """Whether the request is, or contains, a mutation."""
-    if isinstance(request, Compound):
-        return any(issubclass(METHODS[step.method], Change) for step in request.steps)
-    return isinstance(request, Change)
-
-
-def opens(request: Request[Any]) -> bool:
-    """Whether the server counts an inode as open after this."""
-    return isinstance(request, Open | CreateUnnamed) or (
-        isinstance(request, Create) and request.open
-    )
-
-
-def _made(reply: object) -> int:
-    assert isinstance(reply, Entry | Node), reply
-    return reply.attributes.inode

@@ -5,7 +5,7 @@ and the simulator have their own. What comes out is an answer or a *final* TideE
 waits for servers as long as it takes, a soft one ends in TIMED_OUT.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar
 
 from ..fs.codec import Buffer
@@ -82,6 +82,15 @@ class MetaServers(Protocol):
         self, request: Request[R], payload: Sequence[Buffer] = (), *, session: int | None = None
     ) -> tuple[R, memoryview]:
         """As ``call``, with the reply's payload."""
+        ...
+
+    def start(self, request: Request[R]) -> Awaitable[R]:
+        """As ``call``, sent before this returns where that is possible: then it is an ``Answer``,
+        which needs no task."""
+        ...
+
+    def start_exchange(self, request: Request[R]) -> Awaitable[tuple[R, memoryview]]:
+        """As ``start``, with the reply's payload."""
         ...
 
     def opened(self, inode: int) -> None:

@@ -5,6 +5,7 @@ Changes are written through: durable when they return. For what reading does to 
 """
 
 import logging
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -22,14 +23,17 @@ from ..fs.messages.meta import (
     GetSpace,
     GetXattr,
     ListXattrs,
+    Node,
     NoteReadings,
     RemoveXattr,
     SetAttributes,
     SetXattr,
     Space,
 )
+from .answers import then
 from .attributes_cache import Cached
 from .fuse.driver import Known, NewAttributes, Soon
+from .inodes import File
 from .vfs_locks import FENCE_XATTR, LockOperations
 
 log = logging.getLogger(__name__)
@@ -50,16 +54,14 @@ class AttributeOperations(LockOperations):
             return self.known_of(cached)
         return self._getattr(inode)
 
-    async def _getattr(self, inode: int) -> Known:
-        try:
-            reply = await self.meta.call(GetAttributes(inode))
-        except TideError as error:
-            self.failed(inode, error)
-            raise
-        self.absorb(reply.attributes)
-        return self.known(reply.attributes)
+    def _getattr(self, inode: int) -> Awaitable[Known]:
+        def learn(reply: Node) -> Known:
+            self.absorb(reply.attributes)
+            return self.known(reply.attributes)
 
-    async def setattr(self, inode: int, new: NewAttributes, handle: int | None) -> Known:
+        return self.ask(inode, GetAttributes(inode), learn)
+
+    def setattr(self, inode: int, new: NewAttributes, handle: int | None) -> Soon[Known]:
         if new.size is not None and new.size > FILE_MAX_BYTES:
             raise TideError(Code.FILE_TOO_LARGE, f"a size of {new.size} bytes")
         if new.atime_ns is not None or new.atime_now:
@@ -68,27 +70,32 @@ class AttributeOperations(LockOperations):
         # chown(2) of nothing to nobody arrives so, and takes privileges away as any other.
         kills = new.kill_privileges or new == NOTHING
         request = SetAttributes(inode, *new._replace(kill_privileges=kills))
+
+        def learn(reply: Node) -> Known:
+            self.absorb(reply.attributes, own=True)
+            if new.mode is not None:
+                self.unlearn(inode, acl.ACCESS)
+            if kills or new.uid is not None or new.gid is not None:
+                self.unlearn(inode, CAPABILITY)
+            return self.known(reply.attributes)
+
+        file = self._file_to_set(inode, new)
+        if file is None:
+            return self.ask(inode, request, learn)
+        done = self.writer.set_attributes(file, request)
+        return then(done, learn, lambda error: self.failed(inode, error))
+
+    def _file_to_set(self, inode: int, new: NewAttributes) -> File | None:
+        """The file whose writes such a change must be in order with."""
         file = self.files.peek(inode)
-        if file is None and new.size is not None:
-            # Truncation is in order with writes through handles that may be opened meanwhile.
+        if new.size is None:
+            times = new.mtime_ns is not None or new.mtime_now
+            return file if file is not None and times and file.modified else None
+        if file is None:  # it may be opened and written while it is truncated
             cached = self.attributes.get(inode)
             if cached is not None and cached.attributes.kind is Kind.FILE:
                 file = self.files.get(cached.attributes)
-        times = new.mtime_ns is not None or new.mtime_now
-        try:
-            if file is not None and (new.size is not None or (times and file.modified)):
-                reply = await self.writer.set_attributes(file, request)
-            else:
-                reply = await self.meta.call(request)
-        except TideError as error:
-            self.failed(inode, error)
-            raise
-        self.absorb(reply.attributes, own=True)
-        if new.mode is not None:
-            self.unlearn(inode, acl.ACCESS)
-        if kills or new.uid is not None or new.gid is not None:
-            self.unlearn(inode, CAPABILITY)
-        return self.known(reply.attributes)
+        return file
 
     # --- readings
 
@@ -184,30 +191,34 @@ class AttributeOperations(LockOperations):
         return self._listxattr(inode)
 
     async def _listxattr(self, inode: int) -> list[bytes]:
-        reply = await self.meta.call(ListXattrs(inode))
-        return reply.names
+        return (await self.meta.call(ListXattrs(inode))).names
 
-    async def setxattr(
+    def setxattr(
         self, inode: int, name: bytes, value: bytes, flags: int, *, kill_set_group_id: bool = False
-    ) -> None:
+    ) -> Soon[None]:
         _check_may_change(name)
         if len(name) > XATTR_NAME_MAX_BYTES:
             raise TideError(Code.NO_BUFFER_ROOM, f"an attribute's name of {len(name)} bytes")
         if len(value) > XATTR_VALUE_MAX_BYTES:
             raise TideError(Code.ATTRIBUTE_TOO_LARGE, f"{name!r} with {len(value)} bytes")
-        request = SetXattr(inode, name, value, flags, kill_set_group_id)
-        reply = await self.change(inode, request)
-        self.absorb(reply.attributes, own=True)
-        if name in acl.NAMES:
-            self.unlearn(inode, name)  # it may say no more than the mode: then it is not kept
-        else:
-            self._keep(inode, reply.attributes.change, name, value)
 
-    async def removexattr(self, inode: int, name: bytes) -> None:
+        def learn(reply: Node) -> None:
+            self.absorb(reply.attributes, own=True)
+            if name in acl.NAMES:
+                self.unlearn(inode, name)  # it may say no more than the mode: then it is not kept
+            else:
+                self._keep(inode, reply.attributes.change, name, value)
+
+        return self.ask(inode, SetXattr(inode, name, value, flags, kill_set_group_id), learn)
+
+    def removexattr(self, inode: int, name: bytes) -> Soon[None]:
         _check_may_change(name)
-        reply = await self.change(inode, RemoveXattr(inode, name))
-        self.absorb(reply.attributes, own=True)
-        self._keep(inode, reply.attributes.change, name, None)
+
+        def learn(reply: Node) -> None:
+            self.absorb(reply.attributes, own=True)
+            self._keep(inode, reply.attributes.change, name, None)
+
+        return self.ask(inode, RemoveXattr(inode, name), learn)
 
     def _change_of(self, inode: int) -> int:
         cached = self.attributes.get(inode)
@@ -228,8 +239,8 @@ class AttributeOperations(LockOperations):
 
     # --- the whole file system
 
-    async def statfs(self) -> Space:
-        return await self.meta.call(GetSpace())
+    def statfs(self) -> Soon[Space]:
+        return self.meta.start(GetSpace())
 
 
 def _in_range(time_ns: int | None) -> int | None:

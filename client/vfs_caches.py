@@ -5,7 +5,7 @@ Everything here runs without an await. Whatever reply carries attributes, they g
 together, so they never tell different stories.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -14,13 +14,14 @@ import trio
 from ..fs.attributes import Attributes, Kind
 from ..fs.errors import Code, TideError
 from ..fs.limits import CACHE_BYTES
-from ..fs.messages.base import Message
+from ..fs.messages.base import Message, Request
 from ..fs.messages.meta import Change, DirectoryEntry
 from ..fs.ports.clock import Clock
 from .access_times import Readings
+from .answers import then
 from .attributes_cache import AttributesCache, Cached
 from .dentry_cache import DentryCache
-from .fuse.driver import KernelCaches, Known
+from .fuse.driver import KernelCaches, Known, Soon
 from .handles import Handles, OpenDirectory, OpenFile
 from .inodes import File, Files
 from .listings import Listings
@@ -31,6 +32,7 @@ from .servers import ChunkServers, MetaServers
 from .writing import Writer
 
 R = TypeVar("R", bound=Message)
+U = TypeVar("U")
 
 
 class Surroundings(NamedTuple):
@@ -151,13 +153,14 @@ class VfsCaches:
         cached = self.attributes.peek(parent)
         return 0 if cached is None else cached.trust_ms(now_ns)
 
-    async def change(self, inode: int, request: Change[R]) -> R:
-        """Make a change of ``inode``; when it is gone, what is cached of it goes too."""
-        try:
-            return await self.meta.call(request)
-        except TideError as error:
-            self.failed(inode, error)
-            raise
+    def ask(self, inode: int, request: Request[R], learn: Callable[[R], Soon[U]]) -> Awaitable[U]:
+        """Ask about ``inode``, or change it, and learn from the reply as it comes in. When the
+        inode is gone, what is cached of it goes too."""
+        return then(self.meta.start(request), learn, lambda error: self.failed(inode, error))
+
+    def change(self, inode: int, request: Change[R]) -> Awaitable[R]:
+        """``ask``, for a task that learns from the reply itself."""
+        return self.ask(inode, request, lambda reply: reply)
 
     def usable(self, handle: int) -> OpenFile:
         """What is open under the number; EIO when locks were lost under it."""

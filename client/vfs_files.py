@@ -7,7 +7,7 @@ its bytes as long as a session has it open.
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 import trio
@@ -16,7 +16,16 @@ from ..fs.attributes import Attributes, Kind
 from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
 from ..fs.limits import FILE_MAX_BYTES, READINGS_AT_END_MS
-from ..fs.messages.meta import Create, CreateUnnamed, Open, SetAttributes
+from ..fs.messages.meta import (
+    Content,
+    Create,
+    CreateUnnamed,
+    Entry,
+    Node,
+    Open,
+    SetAttributes,
+)
+from .answers import settled, then
 from .fuse.driver import Caller, Known, Opened, Soon
 from .handles import OpenFile
 from .held_locks import Holder
@@ -37,43 +46,66 @@ class FileOperations(NameOperations):
 
     # --- open
 
-    async def open(self, inode: int, flags: int, *, kill_privileges: bool = False) -> Opened:
+    def open(self, inode: int, flags: int, *, kill_privileges: bool = False) -> Soon[Opened]:
         """Asks the server what the file is now, and drops cached bytes of another version."""
         before = self.attributes.get(inode)
         change = None if before is None else before.attributes.change
+        held = self._version_held(inode)
+
+        def learn(answer: tuple[Content, Buffer]) -> Soon[Opened]:
+            reply, content = answer
+            file = self._opened_again(reply.attributes)
+
+            def use() -> Soon[Opened]:
+                self._learn_content(file, reply, content, held)
+                if reply.attributes.change != change and self.kernel is not None:
+                    self.kernel.invalidate_inode(inode, attributes_only=True)
+                return self._truncated(file, flags, kill_privileges=kill_privileges)
+
+            return use() if file.lost is None else self._when_settled(file, use)
+
+        asked = self.meta.start_exchange(Open(inode, held))
+        return then(asked, learn, lambda error: self.failed(inode, error))
+
+    def _version_held(self, inode: int) -> int:
+        """The version of which all bytes are here; 0: of none."""
         file = self.files.peek(inode)
-        known_version = 0
-        if file is not None and self.mode.cache_data and file.valid.covers(0, file.server_size):
-            known_version = file.version
-        try:
-            reply, content = await self.meta.exchange(Open(inode, known_version))
-        except TideError as error:
-            self.failed(inode, error)
-            raise
+        if file is None or not self.mode.cache_data:
+            return 0
+        return file.version if file.valid.covers(0, file.server_size) else 0
+
+    def _opened_again(self, attributes: Attributes) -> File:
+        """The server has it open for us."""
+        inode = attributes.inode
         self.meta.opened(inode)
-        self.absorb(reply.attributes)
-        if reply.attributes.links == 0 and not self._is_open(inode):
+        self.absorb(attributes)
+        if attributes.links == 0 and not self._is_open(inode):
             # Its last name went elsewhere; the kernel looks the path up again, and finds out.
             self.meta.released(inode)
             gone = TideError(Code.STALE_HANDLE, f"inode {inode} has no name any more")
             self.failed(inode, gone)
             raise gone
-        file = self._opened(reply.attributes)
-        await self._until_settled(file)
+        return self._opened(attributes)
+
+    def _learn_content(self, file: File, reply: Content, content: Buffer, held: int) -> None:
         if reply.attributes.data_version == file.version:
             file.inline = reply.inline
-            if reply.inline and known_version != file.version and self.mode.cache_data:
+            if reply.inline and held != file.version and self.mode.cache_data:
                 file.store_content(content)
-        if reply.attributes.change != change and self.kernel is not None:
-            self.kernel.invalidate_inode(inode, attributes_only=True)
-        opened = self._handle(file, flags)
-        if opened.keep_cache and flags & os.O_ACCMODE != os.O_WRONLY and not flags & os.O_NOATIME:
-            self.was_read(inode)  # the kernel has its pages: reading them will not be seen here
-        return await self._truncate_if_asked(file, opened, flags, kill_privileges=kill_privileges)
 
-    async def create(
+    async def _when_settled(self, file: File, use: Callable[[], Soon[Opened]]) -> Opened:
+        """Who opens a file does not suffer from what was lost before."""
+        assert file.lost is not None
+        try:
+            await file.lost.over.wait()
+        except BaseException:
+            self._released(file)
+            raise
+        return await settled(use())
+
+    def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
-    ) -> tuple[Known, Opened]:
+    ) -> Soon[tuple[Known, Opened]]:
         exclusive = bool(flags & os.O_EXCL)
         request = Create(
             parent,
@@ -87,16 +119,19 @@ class FileOperations(NameOperations):
             open=True,
             umask=caller.umask,
         )
-        reply = await self.change(parent, request)
-        self.meta.opened(reply.attributes.inode)
-        self._made(parent, name, reply)
-        file = self._opened(reply.attributes)
-        opened = await self._truncate_if_asked(file, self._handle(file, flags), flags)
-        return self.known(reply.attributes, parent), opened
 
-    async def tmpfile(
+        def learn(reply: Entry) -> Soon[tuple[Known, Opened]]:
+            attributes = reply.attributes
+            self.meta.opened(attributes.inode)
+            self._made(parent, name, reply)
+            opening = self._truncated(self._opened(attributes), flags)
+            return then(opening, lambda opened: (self.known(attributes, parent), opened))
+
+        return self.ask(parent, request, learn)
+
+    def tmpfile(
         self, parent: int, mode: int, flags: int, caller: Caller
-    ) -> tuple[Known, Opened]:
+    ) -> Soon[tuple[Known, Opened]]:
         """O_TMPFILE: no other mount can find it before it gets a name, which O_EXCL rules out."""
         request = CreateUnnamed(
             parent,
@@ -106,20 +141,14 @@ class FileOperations(NameOperations):
             caller.umask,
             linkable=not flags & os.O_EXCL,
         )
-        reply = await self.change(parent, request)
-        self.meta.opened(reply.attributes.inode)
-        self.absorb(reply.attributes, own=True)
-        opened = self._handle(self._opened(reply.attributes), flags)
-        return self.known(reply.attributes), opened
 
-    async def _until_settled(self, file: File) -> None:
-        """Who opens a file does not suffer from what was lost before."""
-        if file.lost is not None:
-            try:
-                await file.lost.over.wait()
-            except BaseException:
-                self._released(file)
-                raise
+        def learn(reply: Node) -> tuple[Known, Opened]:
+            self.meta.opened(reply.attributes.inode)
+            self.absorb(reply.attributes, own=True)
+            opened = self._handle(self._opened(reply.attributes), flags)
+            return self.known(reply.attributes), opened
+
+        return self.ask(parent, request, learn)
 
     def _is_open(self, inode: int) -> bool:
         file = self.files.peek(inode)
@@ -141,21 +170,27 @@ class FileOperations(NameOperations):
         opened = OpenFile(file, append=append, mappable=mappable, unseen=unseen)
         return Opened(self.open_files.add(opened), keep_cache, direct)
 
-    async def _truncate_if_asked(
-        self, file: File, opened: Opened, flags: int, *, kill_privileges: bool = False
-    ) -> Opened:
+    def _truncated(self, file: File, flags: int, *, kill_privileges: bool = False) -> Soon[Opened]:
+        """A handle; with O_TRUNC, when nothing is in the file any more."""
+        opened = self._handle(file, flags)
         kills = kill_privileges and self.may_have_privileges(file.inode)
         if flags & os.O_TRUNC and (file.size or kills):
-            request = SetAttributes(file.inode, size=0, kill_privileges=kills)
-            try:
-                reply = await self.writer.set_attributes(file, request)
-            except BaseException:
-                self.open_files.pop(opened.handle).close()
-                self._released(file)
-                raise
-            self.absorb(reply.attributes, own=True)
-            if kills:
-                self.unlearn(file.inode, CAPABILITY)
+            return self._truncate(file, opened, kills=kills)
+        if opened.keep_cache and flags & os.O_ACCMODE != os.O_WRONLY and not flags & os.O_NOATIME:
+            self.was_read(file.inode)  # the kernel has its pages: reading will not be seen here
+        return opened
+
+    async def _truncate(self, file: File, opened: Opened, *, kills: bool) -> Opened:
+        request = SetAttributes(file.inode, size=0, kill_privileges=kills)
+        try:
+            reply = await self.writer.set_attributes(file, request)
+        except BaseException:
+            self.open_files.pop(opened.handle).close()
+            self._released(file)
+            raise
+        self.absorb(reply.attributes, own=True)
+        if kills:
+            self.unlearn(file.inode, CAPABILITY)
         return opened
 
     # --- read and write
@@ -258,8 +293,7 @@ class FileOperations(NameOperations):
     async def _when_proved(self, again: Callable[[], Soon[T]]) -> T:
         """Do it once it is known whether the session lives, and with it the file's locks."""
         await self.locks.prove()
-        answer = again()
-        return await answer if isinstance(answer, Awaitable) else answer
+        return await settled(again())
 
     # --- the end
 

@@ -53,6 +53,7 @@ class Waiter:
     def take(self, outcome: Message | TideError, payload: memoryview) -> None:
         self.outcome = outcome
         self.payload = payload
+        self.call = None  # which holds this: a circle that would have to be collected
         if self.task is not None:
             trio.lowlevel.reschedule(self.task)
             self.task = None

@@ -1,6 +1,7 @@
-"""From a request to its reply: at once where the vfs can, else by a task of its own.
+"""From a request to its reply: at once where the vfs can, else when the answer comes in, or by a
+task of its own.
 
-A signal (INTERRUPT) cancels the task of a request. For a lock that is right at once. Anything else
+A signal (INTERRUPT) ends the waiting for a request. For a lock that is right at once. Anything else
 ends only for who dies of the signal, because no application expects EINTR from a file system, and
 only when it has taken INTERRUPT_PATIENCE_MS: what the servers answer is carried to its end. The
 kernel tells of the first signal only, so a request that got one is looked after from then on.
@@ -17,6 +18,7 @@ import trio
 
 from ...fs.errors import TideError
 from ...fs.limits import INTERRUPT_CHECK_MS, INTERRUPT_PATIENCE_MS
+from ..answers import Answer
 from .dying import is_dying
 from .kernel_device import Device
 from .kernel_operations import Operation, Operations
@@ -33,28 +35,37 @@ MS_PER_S = 1_000
 
 
 class _Waiting(NamedTuple):
-    """A request that a task answers."""
+    """A request that could not be answered at once. ``scope``: of its task, if it has one, else
+    ``answer`` is what it waits for."""
 
-    scope: trio.CancelScope
+    header: Header
+    operation: Operation
+    buffer: memoryview
     began_s: float
-    is_lock: bool
-    thread: int
+    answer: Answer[Any] | None = None
+    scope: trio.CancelScope | None = None
 
 
 class Dispatcher:
     """Answers messages. The nurseries must be set while there may be any: ``nursery`` for what is
     cancelled at the end, ``outliving`` for what is waited for.
 
-    ``give_back`` gets each buffer for which ``handle`` said that it is kept.
+    ``give_back`` gets each buffer for which ``handle`` said that it is kept. ``go_on`` is called
+    when a request was answered from elsewhere: its caller is likely to ask for more.
     """
 
     def __init__(
-        self, device: Device, operations: Operations, give_back: Callable[[memoryview], None]
+        self,
+        device: Device,
+        operations: Operations,
+        give_back: Callable[[memoryview], None],
+        go_on: Callable[[], None],
     ) -> None:
         self._device = device
         self._operations = operations
         self._by_opcode = operations.by_opcode
         self._give_back = give_back
+        self._go_on = go_on
         self._waiting: dict[int, _Waiting] = {}
         self.nursery: trio.Nursery
         self.outliving: trio.Nursery
@@ -79,74 +90,113 @@ class Dispatcher:
             return False
         try:
             answer = operation.ask(header, operation.decode(buffer, length))
-            if hasattr(answer, "__await__"):
-                self._answer_later(header, operation, answer, buffer)
-                return operation.keeps_buffer
-            if operation.tell is None:
-                return False
-            reply = operation.tell(header[UNIQUE], answer)
         except Exception as error:  # whatever it is, somebody waits for a reply
             self._fail(header, operation, error)
             return False
-        if not self._device.send(reply):
-            self._operations.lost(operation, answer)
+        if type(answer) is Answer:
+            return self._answer_when_told(header, operation, answer, buffer)
+        if hasattr(answer, "__await__"):
+            return self._answer_later(header, operation, answer, buffer)
+        self._tell(header, operation, answer)
         return False
+
+    # --- when the answer comes in
+
+    def _answer_when_told(
+        self, header: Header, operation: Operation, answer: Answer[Any], buffer: memoryview
+    ) -> bool:
+        waiting = _Waiting(header, operation, buffer, trio.current_time(), answer=answer)
+        self._waiting[header[UNIQUE]] = waiting
+        answer.when_told(lambda outcome: self._told(waiting, outcome))
+        return operation.keeps_buffer
+
+    def _told(self, waiting: _Waiting, outcome: Any) -> None:
+        header, operation, buffer = waiting[:3]
+        if hasattr(outcome, "__await__"):
+            self._answer_later(header, operation, outcome, buffer)
+        else:
+            self._tell(header, operation, outcome)
+            self._is_answered(waiting)
+        self._go_on()
+
+    def _is_answered(self, waiting: _Waiting) -> None:
+        del self._waiting[waiting.header[UNIQUE]]
+        if waiting.operation.keeps_buffer:
+            self._give_back(waiting.buffer)
+
+    def _cancel(self, waiting: _Waiting, number: int) -> None:
+        """Answer it with this errno, now or soon."""
+        if waiting.scope is not None:
+            waiting.scope.cancel()
+        elif waiting.answer is not None:
+            waiting.answer.withdraw()
+            self._device.send(replies.failed(waiting.header[UNIQUE], number))
+            self._is_answered(waiting)
+
+    def _tell(self, header: Header, operation: Operation, answer: Any) -> None:
+        """``answer`` may be an exception."""
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            if operation.tell is None or self._device.send(operation.tell(header[UNIQUE], answer)):
+                return
+            self._operations.lost(operation, answer)
+        except Exception as error:  # whatever it is, somebody waits for a reply
+            self._fail(header, operation, error)
+
+    # --- by a task
 
     def _answer_later(
         self, header: Header, operation: Operation, answer: Awaitable[Any], buffer: memoryview
-    ) -> None:
+    ) -> bool:
         scope = trio.CancelScope()
-        waiting = _Waiting(scope, trio.current_time(), operation.is_lock, header[PID])
+        waiting = _Waiting(header, operation, buffer, trio.current_time(), scope=scope)
         self._waiting[header[UNIQUE]] = waiting
-        kept = buffer if operation.keeps_buffer else None
         nursery = self.outliving if operation.outlives else self.nursery
-        nursery.start_soon(self._wait, header, operation, answer, scope, kept)
+        nursery.start_soon(self._wait, waiting, answer, scope)
+        return operation.keeps_buffer
 
     async def _wait(
-        self,
-        header: Header,
-        operation: Operation,
-        coming: Awaitable[Any],
-        scope: trio.CancelScope,
-        kept: memoryview | None,
+        self, waiting: _Waiting, coming: Awaitable[Any], scope: trio.CancelScope
     ) -> None:
-        unique = header[UNIQUE]
         number = errno.ENOTCONN  # when all is cancelled, because it ends
         try:
             with scope:
-                answer = await coming
-                if operation.tell is not None and not self._device.send(
-                    operation.tell(unique, answer)
-                ):
-                    self._operations.lost(operation, answer)
+                answer: Any
+                try:
+                    answer = await coming
+                except Exception as error:
+                    answer = error
                 number = 0
+                self._tell(waiting.header, waiting.operation, answer)
             if scope.cancelled_caught:
                 number = errno.EINTR
-        except Exception as error:  # whatever it is, somebody waits for a reply
-            number = 0
-            self._fail(header, operation, error)
         finally:
-            del self._waiting[unique]
             if number:
-                self._device.send(replies.failed(unique, number))
-            if kept is not None:
-                self._give_back(kept)
+                self._device.send(replies.failed(waiting.header[UNIQUE], number))
+            self._is_answered(waiting)
+
+    def abandon(self) -> None:
+        """At the end: nobody waits any more for what needs no task."""
+        for waiting in list(self._waiting.values()):
+            if waiting.answer is not None:
+                self._cancel(waiting, errno.ENOTCONN)
 
     def interrupt(self, unique: int) -> None:
         """Somebody who waits for the answer to a request got a signal."""
         waiting = self._waiting.get(unique)
         if waiting is None:
             return
-        if waiting.is_lock:
-            waiting.scope.cancel()
+        if waiting.operation.is_lock:
+            self._cancel(waiting, errno.EINTR)
         else:
             self.nursery.start_soon(self._end_with_its_caller, unique, waiting)
 
     async def _end_with_its_caller(self, unique: int, waiting: _Waiting) -> None:
         await trio.sleep_until(waiting.began_s + INTERRUPT_PATIENCE_MS / MS_PER_S)
         while self._waiting.get(unique) is waiting:
-            if is_dying(waiting.thread):
-                waiting.scope.cancel()
+            if is_dying(waiting.header[PID]):
+                self._cancel(waiting, errno.EINTR)
                 return
             await trio.sleep(INTERRUPT_CHECK_MS / MS_PER_S)
 

@@ -93,6 +93,7 @@ class KernelDriver:
                 log.debug("%s: %s", self._point, reason)
             finally:
                 nursery.cancel_scope.cancel()
+                self._loop.dispatcher.abandon()
                 await self._refuse_until_quiet()
 
     async def _refuse_until_quiet(self) -> None:

@@ -4,9 +4,11 @@ All are read into one buffer, again and again; a WRITE that has to wait keeps it
 on in another one. After a turn's worth of work the other tasks of the process come first.
 """
 
+from contextlib import suppress
+
 import trio
 
-from .kernel_device import Device
+from .kernel_device import Device, UnmountedError
 from .kernel_dispatch import Dispatcher
 from .kernel_operations import Operations
 from .lingering import Lingering
@@ -26,7 +28,8 @@ class Loop:
         self._device = device
         self._spare: list[memoryview] = []
         self._lingering = Lingering(trio.current_time)
-        self.dispatcher = Dispatcher(device, operations, self._give_back)
+        self.dispatcher = Dispatcher(device, operations, self._give_back, self._go_on)
+        self._in_turn = False
 
     async def run(self) -> None:
         """Until it is cancelled; UnmountedError."""
@@ -37,12 +40,20 @@ class Loop:
             else:
                 await trio.lowlevel.wait_readable(descriptor)
 
+    def _go_on(self) -> None:
+        """Somebody got an answer from elsewhere, and asks for more before this process could fall
+        asleep: so it is answered here and now, and the loop need not be woken for it."""
+        if not self._in_turn:
+            with suppress(UnmountedError):  # the loop will find out
+                self._turn()
+
     def _turn(self) -> bool:
         """Answer what is there; whether there may be more."""
         receive, handle = self._device.receive, self.dispatcher.handle
         buffer = self._take()
         into = [buffer]
         left = TURN_REQUESTS
+        self._in_turn = True
         try:
             while left > 0:
                 length = receive(into)
@@ -57,6 +68,7 @@ class Loop:
                     buffer = into[0] = self._take()
             return True
         finally:
+            self._in_turn = False
             self._give_back(buffer)
 
     def _take(self) -> memoryview:

@@ -14,6 +14,7 @@ from ...fs.codec import Buffer
 from ...fs.errors import Code, TideError
 from ...fs.limits import LOCK_END
 from ...fs.messages.meta import DirectoryEntry
+from ..answers import settled, then
 from .driver import Caller, FileSystem, Known, LockRange, NewAttributes, Opened, Soon
 from .dying import is_exiting
 from .protocol import opcodes as o
@@ -147,7 +148,7 @@ class Operations:
 
     def _getxattr(self, header: Header, arguments: Arguments) -> Soon[Buffer | int]:
         room_bytes, name = arguments
-        return _then(self._vfs.getxattr(header[NODEID], name), lambda v: _sized(v, room_bytes))
+        return then(self._vfs.getxattr(header[NODEID], name), lambda v: _sized(v, room_bytes))
 
     def _listxattr(self, header: Header, arguments: Arguments) -> Soon[Buffer | int]:
         (room_bytes,) = arguments
@@ -158,7 +159,7 @@ class Operations:
                 names = [name for name in names if not name.startswith(b"trusted.")]
             return _sized(b"".join(name + b"\0" for name in names), room_bytes)
 
-        return _then(self._vfs.listxattr(header[NODEID]), sized)
+        return then(self._vfs.listxattr(header[NODEID]), sized)
 
     def _setxattr(self, header: Header, arguments: Arguments) -> Soon[None]:
         _, flags, more_flags, name, value = arguments
@@ -289,7 +290,7 @@ class Operations:
             listing.add(entries, PARENT_COOKIE)
             return listing
 
-        return _then(self._vfs.readdir(handle, cookie - PARENT_COOKIE), filled)
+        return then(self._vfs.readdir(handle, cookie - PARENT_COOKIE), filled)
 
     async def _readdir_from_start(
         self, listing: Listing, inode: int, handle: int, cookie: int
@@ -297,12 +298,12 @@ class Operations:
         if cookie < SELF_COOKIE and not listing.add_dot(b".", inode, SELF_COOKIE):
             return listing
         try:
-            parent = (await _settled(self._vfs.lookup(inode, b".."))).attributes.inode
+            parent = (await settled(self._vfs.lookup(inode, b".."))).attributes.inode
         except TideError:
             return listing  # removed meanwhile: it has no parent any more, and nothing to list
         self._vfs.forget([(parent, 1)])
         if listing.add_dot(b"..", parent, PARENT_COOKIE):
-            listing.add(await _settled(self._vfs.readdir(handle, 0)), PARENT_COOKIE)
+            listing.add(await settled(self._vfs.readdir(handle, 0)), PARENT_COOKIE)
         return listing
 
     # --- what did not reach the kernel
@@ -353,20 +354,3 @@ def _sized_reply(unique: int, answer: Buffer | int) -> Reply:
 
 def _listed(unique: int, answer: Listing) -> Reply:
     return replies.with_payload(unique, answer.payload())
-
-
-def _then(answer: Soon[Any], change: Callable[[Any], Any]) -> Soon[Any]:
-    """``change`` of the answer, as soon as it is there."""
-    if hasattr(answer, "__await__"):
-        return _then_later(answer, change)
-    return change(answer)
-
-
-async def _then_later(answer: Any, change: Callable[[Any], Any]) -> Any:
-    return change(await answer)
-
-
-async def _settled(answer: Soon[Any]) -> Any:
-    if hasattr(answer, "__await__"):
-        return await answer
-    return answer

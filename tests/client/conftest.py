@@ -266,6 +266,12 @@ class FakeMeta:
     async def call(self, request, payload=(), *, session=None):
         return (await self.exchange(request, payload, session=session))[0]
 
+    def start(self, request):
+        return self.call(request)
+
+    def start_exchange(self, request):
+        return self.exchange(request)
+
     async def exchange(self, request, payload=(), *, session=None):
         weather = self.cluster.weather
         self.cluster.calls.append(request)

@@ -1,0 +1,190 @@
+"""Requests on their way without a task: most are answered at the first try, and need none.
+
+A flight goes out at once on the link that is there, and lands in the pass over the connection that
+brings its answer. What has to be waited for, or sent again, goes on as a task, by the same rules as
+any other request (`metaclient.py`).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
+
+import trio
+
+from ..fs.calls import Mutation
+from ..fs.errors import Code, TideError
+from ..fs.messages.base import Message, Request
+from .answers import Answer
+from .link import Link, LinkKeeper
+from .requests import MAYBE_DONE, REPEATED, is_change, opened_inode, opens
+from .session import OpenInodes, Session
+
+Shape = Callable[[Any, memoryview], Any]
+"""What is told, of a reply and its payload."""
+
+
+class PendingChange:
+    """A mutation on its way, with the slot that it keeps until it is answered."""
+
+    def __init__(self, session: Session, mutation: Mutation) -> None:
+        self.session = session
+        self.mutation = mutation
+        self.sent = False
+        self.maybe_done = False
+
+
+class Failure(NamedTuple):
+    """What became of a request at the first try."""
+
+    link: Link
+    error: TideError
+
+
+class Carrier(Protocol):
+    """Who carries on with what did not land, and minds the slots and what was left alone."""
+
+    async def carry_on(
+        self, request: Request[Any], change: PendingChange | None, failure: Failure
+    ) -> tuple[Any, memoryview]:
+        """The final answer of what failed at the first try; gives the slot back."""
+        ...
+
+    async def keep_open(self, since: int, inode: int) -> None:
+        """See ``OpenInodes.crossed``."""
+        ...
+
+    def answered(self, change: PendingChange) -> None:
+        """Its slot is free."""
+        ...
+
+    def left_alone(self, change: PendingChange) -> None:
+        """Nobody waits for it any more."""
+        ...
+
+
+class Flight:
+    """One request. ``change``: its slot. ``since``: see ``OpenInodes.begin_opening``."""
+
+    __slots__ = ("answer", "change", "link", "request", "scope", "shape", "since", "withdrawn")
+
+    def __init__(
+        self,
+        request: Request[Any],
+        link: Link,
+        change: PendingChange | None,
+        since: int | None,
+        shape: Shape,
+        answer: Answer[Any],
+    ) -> None:
+        self.request = request
+        self.link = link
+        self.change = change
+        self.since = since
+        self.shape = shape
+        self.answer = answer
+        self.withdrawn = False
+        self.scope: trio.CancelScope | None = None
+        """Of the task that goes on with it."""
+
+
+class Flights:
+    """All flights of one client; tasks that go on with them live in ``nursery`` while it is set."""
+
+    def __init__(self, links: LinkKeeper, opens: OpenInodes, carrier: Carrier) -> None:
+        self.nursery: trio.Nursery | None = None
+        self._links = links
+        self._opens = opens
+        self._carrier = carrier
+
+    def take_off(self, request: Request[Any], shape: Shape) -> Answer[Any] | None:
+        """Send it now; None when something has to be waited for first."""
+        link = self._links.now
+        if link is None or self.nursery is None:
+            return None
+        change = None
+        if is_change(request):
+            mutation = link.session.take()
+            if mutation is None:
+                return None
+            change = PendingChange(link.session, mutation)
+            change.sent = True
+        since = self._opens.begin_opening() if opens(request) else None
+        answer: Answer[Any] = Answer(lambda: self._withdraw(flight))
+        flight = Flight(request, link, change, since, shape, answer)
+        link.peer.post(
+            request,
+            mutation=None if change is None else change.mutation,
+            done=lambda outcome, payload: self._landed(flight, outcome, payload),
+        )
+        return answer
+
+    def _landed(self, flight: Flight, outcome: Message | TideError, payload: memoryview) -> None:
+        """In the reading pass of the connection."""
+        since = flight.since
+        if isinstance(outcome, TideError):
+            if outcome.code in REPEATED:
+                self._go_on(flight, self._again(flight, outcome))
+                return
+            told: Any = outcome
+        else:
+            if since is not None:
+                inode = opened_inode(flight.request, outcome)
+                if self._opens.crossed(since, inode):
+                    self._go_on(flight, self._opened_again(flight, since, inode, outcome, payload))
+                    return
+                if flight.withdrawn:
+                    self._opens.opened(inode)
+                    self._opens.released(inode)
+            told = flight.shape(outcome, payload)
+        if since is not None:
+            self._opens.end_opening()
+        if flight.change is not None:
+            self._carrier.answered(flight.change)
+        flight.answer.tell(told)
+
+    # --- with a task
+
+    def _go_on(self, flight: Flight, coming: Awaitable[Any]) -> None:
+        flight.scope = trio.CancelScope()
+        if flight.withdrawn and flight.change is None:
+            flight.scope.cancel()
+        assert self.nursery is not None, "links end before it"
+        self.nursery.start_soon(self._wait, flight, coming)
+
+    async def _wait(self, flight: Flight, coming: Awaitable[Any]) -> None:
+        outcome: Any = TideError(Code.DEVICE_ERROR, "the file system is being unmounted")
+        assert flight.scope is not None
+        try:
+            with flight.scope:
+                outcome = await coming
+        except TideError as error:
+            outcome = error
+        finally:
+            if flight.since is not None:
+                self._opens.end_opening()
+            flight.answer.tell(outcome)
+
+    async def _again(self, flight: Flight, error: TideError) -> Any:
+        request, change = flight.request, flight.change
+        if change is not None:
+            change.maybe_done = error.code in MAYBE_DONE
+        reply, payload = await self._carrier.carry_on(request, change, Failure(flight.link, error))
+        if flight.since is not None:
+            inode = opened_inode(request, reply)
+            await self._carrier.keep_open(flight.since, inode)
+        return flight.shape(reply, payload)
+
+    async def _opened_again(
+        self, flight: Flight, since: int, inode: int, reply: Message, payload: memoryview
+    ) -> Any:
+        if flight.change is not None:
+            self._carrier.answered(flight.change)
+        await self._carrier.keep_open(since, inode)
+        return flight.shape(reply, payload)
+
+    def _withdraw(self, flight: Flight) -> None:
+        """What was sent is carried to its end, if it changes something."""
+        flight.withdrawn = True
+        if flight.scope is not None:
+            flight.scope.cancel()
+        elif flight.change is not None:
+            self._carrier.left_alone(flight.change)
