@@ -5,6 +5,10 @@ is nothing to do for an fsync of a directory. Each reply carries the directory a
 and what is known of its other names stays good when only we changed it.
 """
 
+from collections.abc import Awaitable
+
+import msgspec
+
 from ..fs.attributes import Attributes, Kind
 from ..fs.errors import Code, TideError
 from ..fs.limits import LISTED_AT_ONCE_MAX, NAME_MAX_BYTES, READDIR_ENTRIES_MAX, SYMLINK_MAX_BYTES
@@ -17,13 +21,17 @@ from ..fs.messages.meta import (
     Lookup,
     MakeDirectory,
     MakeSymlink,
+    Node,
     ReadDirectory,
     ReadLink,
     RemoveDirectory,
     Rename,
+    RenameDone,
     RenameFlags,
+    Target,
     Unlink,
 )
+from .answers import then
 from .dentry_cache import ABSENT
 from .fuse.driver import Caller, Known, Soon
 from .handles import OpenDirectory
@@ -52,33 +60,34 @@ class NameOperations(AttributeOperations):
                     return self.known_of(cached, parent)
         return self._lookup(parent, name)
 
-    async def _lookup_absent(self, parent: int, name: bytes) -> Known:
+    def _lookup_absent(self, parent: int, name: bytes) -> Soon[Known]:
         """The name was not there; but since that was known, something that another mount did has
         been seen, and what it did before that must be seen too: such as the objects of a git
         repository behind the name of a branch."""
-        try:
-            reply = await self.meta.call(GetAttributes(parent))
-        except TideError as error:
-            self.failed(parent, error)
-            raise
-        self.absorb(reply.attributes)
-        if self.names.get(parent, name) is ABSENT:
-            raise _absent(parent, name)
-        return await self._lookup(parent, name)
 
-    async def _lookup(self, parent: int, name: bytes) -> Known:
+        def learn(reply: Node) -> Soon[Known]:
+            self.absorb(reply.attributes)
+            if self.names.get(parent, name) is ABSENT:
+                raise _absent(parent, name)
+            return self._lookup(parent, name)
+
+        return self.ask(parent, GetAttributes(parent), learn)
+
+    def _lookup(self, parent: int, name: bytes) -> Soon[Known]:
         version = self.names.version(parent)
-        try:
-            reply = await self.meta.call(Lookup(parent, name))
-        except TideError as error:
+
+        def learn(reply: Entry) -> Known:
+            self.absorb(reply.parent)
+            return self._learned(parent, name, reply)
+
+        def failed(error: TideError) -> None:
             if error.code is Code.NO_ENTRY:
                 # True for the version that was known before and after the question.
                 self.names.put(parent, name, ABSENT, version)
             else:
                 self.failed(parent, error)
-            raise
-        self.absorb(reply.parent)
-        return self._learned(parent, name, reply)
+
+        return then(self.meta.start(Lookup(parent, name)), learn, failed)
 
     def _learned(self, parent: int, name: bytes, reply: Entry) -> Known:
         self.absorb(reply.attributes)
@@ -95,9 +104,9 @@ class NameOperations(AttributeOperations):
 
     # --- make
 
-    async def mknod(
+    def mknod(
         self, parent: int, name: bytes, kind: Kind, mode: int, device: int, caller: Caller
-    ) -> Known:
+    ) -> Soon[Known]:
         _check_name(name)
         request = Create(
             parent,
@@ -111,26 +120,32 @@ class NameOperations(AttributeOperations):
             open=False,
             umask=caller.umask,
         )
-        return self._made(parent, name, await self.change(parent, request))
+        return self.ask(parent, request, lambda reply: self._made(parent, name, reply))
 
-    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Known:
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Soon[Known]:
         _check_name(name)
-        request = MakeDirectory(parent, name, mode, caller.uid, caller.gid, caller.umask)
-        reply = await self.change(parent, request)
-        known = self._made(parent, name, reply)
-        self.names.put(reply.attributes.inode, b"..", parent, reply.attributes.data_version)
-        self.names.is_complete(reply.attributes.inode, reply.attributes.data_version)
-        return known
 
-    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Known:
+        def learn(reply: Entry) -> Known:
+            known = self._made(parent, name, reply)
+            made = reply.attributes
+            self.names.put(made.inode, b"..", parent, made.data_version)
+            self.names.is_complete(made.inode, made.data_version)
+            return known
+
+        request = MakeDirectory(parent, name, mode, caller.uid, caller.gid, caller.umask)
+        return self.ask(parent, request, learn)
+
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Soon[Known]:
         _check_name(name)
         if len(target) > SYMLINK_MAX_BYTES:
             raise TideError(Code.NAME_TOO_LONG, f"the target has {len(target)} bytes")
-        request = MakeSymlink(parent, name, target, caller.uid, caller.gid)
-        reply = await self.change(parent, request)
-        known = self._made(parent, name, reply)
-        self._keep_target(reply.attributes.inode, target)
-        return known
+
+        def learn(reply: Entry) -> Known:
+            known = self._made(parent, name, reply)
+            self._keep_target(reply.attributes.inode, target)
+            return known
+
+        return self.ask(parent, MakeSymlink(parent, name, target, caller.uid, caller.gid), learn)
 
     def readlink(self, inode: int) -> Soon[bytes]:
         cached = self.attributes.trusted(inode)
@@ -139,33 +154,43 @@ class NameOperations(AttributeOperations):
             return cached.target
         return self._readlink(inode)
 
-    async def _readlink(self, inode: int) -> bytes:
-        reply = await self.meta.call(ReadLink(inode))
-        self._keep_target(inode, reply.target)
-        self.was_read(inode)
-        return reply.target
+    def _readlink(self, inode: int) -> Awaitable[bytes]:
+        def learn(reply: Target) -> bytes:
+            self._keep_target(inode, reply.target)
+            self.was_read(inode)
+            return reply.target
+
+        return then(self.meta.start(ReadLink(inode)), learn)
 
     def _keep_target(self, inode: int, target: bytes) -> None:
         cached = self.attributes.get(inode)
         if cached is not None:
             cached.target = target  # it never changes
 
-    async def link(self, inode: int, parent: int, name: bytes) -> Known:
+    def link(self, inode: int, parent: int, name: bytes) -> Soon[Known]:
         _check_name(name)
-        reply = await self.change(parent, Link(inode, parent, name))
-        self.absorb(reply.attributes, own=True)
-        self.absorb(reply.parent, own=True)
-        return self._learned(parent, name, reply)
+
+        def learn(reply: Entry) -> Known:
+            self.absorb(reply.attributes, own=True)
+            return self._made(parent, name, reply)
+
+        return self.ask(parent, Link(inode, parent, name), learn)
 
     # --- remove
 
-    async def unlink(self, parent: int, name: bytes) -> None:
-        reply = await self.change(parent, Unlink(parent, name))
-        self._removed(parent, name, reply.parent, reply.attributes)
+    def unlink(self, parent: int, name: bytes) -> Soon[None]:
+        return self.ask(
+            parent,
+            Unlink(parent, name),
+            lambda reply: self._removed(parent, name, reply.parent, reply.attributes),
+        )
 
-    async def rmdir(self, parent: int, name: bytes) -> None:
-        reply = await self.change(parent, RemoveDirectory(parent, name))
-        self._removed(parent, name, reply.parent, reply.attributes)
+    def rmdir(self, parent: int, name: bytes) -> Soon[None]:
+        return self.ask(
+            parent,
+            RemoveDirectory(parent, name),
+            lambda reply: self._removed(parent, name, reply.parent, reply.attributes),
+        )
 
     def _removed(self, parent: int, name: bytes, directory: Attributes, gone: Attributes) -> None:
         self.absorb(directory, own=True)
@@ -179,16 +204,20 @@ class NameOperations(AttributeOperations):
             self.names.forget(attributes.inode)
             self.files.forget(attributes.inode)
 
-    async def rename(
+    def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
-    ) -> None:
+    ) -> Soon[None]:
         _check_name(new_name)
-        request = Rename(parent, name, new_parent, new_name, flags)
-        try:
-            reply = await self.change(parent, request)
-        except TideError as error:
+
+        def failed(error: TideError) -> None:
+            self.failed(parent, error)
             self.failed(new_parent, error)
-            raise
+
+        request = Rename(parent, name, new_parent, new_name, flags)
+        return then(self.meta.start(request), lambda reply: self._renamed(request, reply), failed)
+
+    def _renamed(self, request: Rename, reply: RenameDone) -> None:
+        parent, name, new_parent, new_name, flags = msgspec.structs.astuple(request)
         self.absorb(reply.parent, own=True)
         self.absorb(reply.new_parent, own=True)
         self.absorb(reply.attributes, own=True)

@@ -13,7 +13,7 @@ import errno
 import functools
 import logging
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import pyfuse3
@@ -23,7 +23,8 @@ from ...fs.attributes import Kind
 from ...fs.codec import Buffer
 from ...fs.errors import TideError
 from ...fs.limits import CACHE_BLOCK_BYTES, NAME_MAX_BYTES
-from .driver import Caller, FileSystem, Known, NewAttributes, Opened, Soon
+from ..answers import settled
+from .driver import Caller, FileSystem, Known, NewAttributes, Opened
 from .translation import (
     DEVICES,
     FORMAT_BITS,
@@ -37,18 +38,11 @@ from .translation import (
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
 IDLE_READERS = 8
 """Tasks that pyfuse3 keeps waiting for requests: fewer, and it starts one for each burst."""
 READERS_MAX = 256
 """Requests that may wait for the network at the same time."""
-
-
-async def _settled(answer: Soon[T]) -> T:
-    if isinstance(answer, Awaitable):
-        return await answer
-    return answer
 
 
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -140,7 +134,7 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return stat_of(await _settled(self._vfs.lookup(parent_inode, name)))
+        return stat_of(await settled(self._vfs.lookup(parent_inode, name)))
 
     @_translated
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -153,35 +147,35 @@ class Operations(pyfuse3.Operations):
         kind = KINDS.get(stat.S_IFMT(mode), Kind.FILE)
         device = rdev if kind in DEVICES else 0
         made = self._vfs.mknod(parent_inode, name, kind, stat.S_IMODE(mode), device, _caller(ctx))
-        return stat_of(await _settled(made))
+        return stat_of(await settled(made))
 
     @_translated
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         made = self._vfs.mkdir(parent_inode, name, stat.S_IMODE(mode), _caller(ctx))
-        return stat_of(await _settled(made))
+        return stat_of(await settled(made))
 
     @_translated
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         made = self._vfs.symlink(parent_inode, name, target, _caller(ctx))
-        return stat_of(await _settled(made))
+        return stat_of(await settled(made))
 
     @_translated
     async def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return stat_of(await _settled(self._vfs.link(inode, new_parent_inode, new_name)))
+        return stat_of(await settled(self._vfs.link(inode, new_parent_inode, new_name)))
 
     @_translated
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await _settled(self._vfs.unlink(parent_inode, name))
+        await settled(self._vfs.unlink(parent_inode, name))
 
     @_translated
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await _settled(self._vfs.rmdir(parent_inode, name))
+        await settled(self._vfs.rmdir(parent_inode, name))
 
     @_translated
     async def rename(
@@ -194,7 +188,7 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> None:
         # The flags have the same numbers on both sides: renameat2(2)'s.
-        await _settled(
+        await settled(
             self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
         )
 
@@ -202,7 +196,7 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return stat_of(await _settled(self._vfs.getattr(inode, None)))
+        return stat_of(await settled(self._vfs.getattr(inode, None)))
 
     @_translated
     async def setattr(
@@ -213,15 +207,15 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        return stat_of(await _settled(self._vfs.setattr(inode, changes_of(attr, fields), fh)))
+        return stat_of(await settled(self._vfs.setattr(inode, changes_of(attr, fields), fh)))
 
     @_translated
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return await _settled(self._vfs.readlink(inode))
+        return await settled(self._vfs.readlink(inode))
 
     @_translated
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        figures = statfs_figures(await _settled(self._vfs.statfs()))
+        figures = statfs_figures(await settled(self._vfs.statfs()))
         told = pyfuse3.StatvfsData()
         told.f_bsize = told.f_frsize = STATFS_UNIT_BYTES
         told.f_blocks = figures.blocks
@@ -237,31 +231,31 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         # The kernel asks for security.capability before every write(2): the vfs answers from
         # what it has cached.
-        return bytes(await _settled(self._vfs.getxattr(inode, name)))
+        return bytes(await settled(self._vfs.getxattr(inode, name)))
 
     @_translated
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        await _settled(self._vfs.setxattr(inode, name, value, 0))
+        await settled(self._vfs.setxattr(inode, name, value, 0))
 
     @_translated
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        names = await _settled(self._vfs.listxattr(inode))
+        names = await settled(self._vfs.listxattr(inode))
         if ctx.uid == 0:
             return names
         return [name for name in names if not name.startswith(b"trusted.")]  # xattr(7)
 
     @_translated
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await _settled(self._vfs.removexattr(inode, name))
+        await settled(self._vfs.removexattr(inode, name))
 
     # --- files ---------------------------------------------------------------------------
 
     @_translated
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         # libfuse says nothing of who may keep set-user-id when a file is truncated at its opening.
-        opened = await _settled(self._vfs.open(inode, flags, kill_privileges=ctx.uid != 0))
+        opened = await settled(self._vfs.open(inode, flags, kill_privileges=ctx.uid != 0))
         return self._file_info(opened, ctx)
 
     @_translated
@@ -269,7 +263,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         made = self._vfs.create(parent_inode, name, stat.S_IMODE(mode), flags, _caller(ctx))
-        known, opened = await _settled(made)
+        known, opened = await settled(made)
         return self._file_info(opened, ctx), stat_of(known)
 
     def _file_info(self, opened: Opened, context: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -279,18 +273,18 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        data: Buffer = await _settled(self._vfs.read(fh, off, size))
+        data: Buffer = await settled(self._vfs.read(fh, off, size))
         return cast(bytes, data)  # pyfuse3 takes anything with the buffer protocol
 
     @_translated
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         kills = fh in self._of_others
-        return await _settled(self._vfs.write(fh, off, buf, kill_privileges=kills))
+        return await settled(self._vfs.write(fh, off, buf, kill_privileges=kills))
 
     @_translated
     async def flush(self, fh: int) -> None:
         try:
-            await _settled(self._vfs.flush(fh))
+            await settled(self._vfs.flush(fh))
         except TideError:
             self._vfs.untold(fh)  # it may be a process that exits: who closes is not known here
             raise
@@ -298,17 +292,17 @@ class Operations(pyfuse3.Operations):
     @_translated
     async def release(self, fh: int) -> None:
         self._of_others.discard(fh)
-        await _settled(self._vfs.release(fh))
+        await settled(self._vfs.release(fh))
 
     @_translated
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await _settled(self._vfs.fsync(fh, datasync))
+        await settled(self._vfs.fsync(fh, datasync))
 
     # --- directories ---------------------------------------------------------------------
 
     @_translated
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        handle = await _settled(self._vfs.opendir(inode))
+        handle = await settled(self._vfs.opendir(inode))
         self._listed[handle] = inode
         return handle
 
@@ -319,7 +313,7 @@ class Operations(pyfuse3.Operations):
         if start_id < PARENT_COOKIE and not await self._list_dots(fh, start_id, token):
             return
         cookie = max(start_id - PARENT_COOKIE, 0)
-        for entry, known in await _settled(self._vfs.readdir(fh, cookie)):
+        for entry, known in await settled(self._vfs.readdir(fh, cookie)):
             next_id = entry.cookie + PARENT_COOKIE
             if not pyfuse3.readdir_reply(token, entry.name, stat_of(known), next_id):
                 return
@@ -332,7 +326,7 @@ class Operations(pyfuse3.Operations):
         ):
             return False
         try:
-            parent = (await _settled(self._vfs.lookup(inode, b".."))).attributes.inode
+            parent = (await settled(self._vfs.lookup(inode, b".."))).attributes.inode
         except TideError:
             return True  # removed meanwhile: it has no parent any more, and nothing to list
         self._vfs.forget([(parent, 1)])
@@ -345,7 +339,7 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await _settled(self._vfs.fsyncdir(fh))
+        await settled(self._vfs.fsyncdir(fh))
 
 
 def _bare_directory(inode: int) -> pyfuse3.EntryAttributes:
