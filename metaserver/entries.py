@@ -58,6 +58,7 @@ class StartSession(Request[SessionOpened]):
     nonce: bytes
     host: str
     pid: int
+    promises: bool = False
 
 
 @method(0x0303)

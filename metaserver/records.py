@@ -32,13 +32,14 @@ class FileChunk(Message):
 
 
 class SessionRecord(NamedTuple):
-    """One living session."""
+    """One living session. ``promises``: it may hold some, which a new leader does not know."""
 
     session: int
     nonce: bytes
     host: str
     pid: int
     started_ns: int
+    promises: bool = False
 
 
 class ServerRecord(NamedTuple):

@@ -194,8 +194,8 @@ class Service:
         return Answer(meta.Alive(self._leader.leases.lease_ms))
 
     async def _open_session(self, request: meta.OpenSession, asker: Asker) -> Answer:
-        entry = StartSession(request.nonce, request.host, request.pid)
-        self._state.precheck(entry.METHOD, [entry.nonce, entry.host, entry.pid])
+        entry = StartSession(request.nonce, request.host, request.pid, request.promises)
+        self._state.precheck(entry.METHOD, list(msgspec.structs.astuple(entry)))
         opened = await self._driver.perform(entry)
         assert isinstance(opened, meta.SessionOpened)
         self._leader.heard_of(opened.session)

@@ -33,7 +33,7 @@ class Sessions:
         return 0 if packed is None else int(unpack(packed))
 
     def add(self, record: SessionRecord) -> None:
-        packed = pack((record.nonce, record.host, record.pid, record.started_ns))
+        packed = pack(record[1:])
         self._kv.put(keys.numbered(keys.SESSION, record.session), packed)
         self._kv.put(keys.NONCE + record.nonce, pack(record.session))
 

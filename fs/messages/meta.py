@@ -24,16 +24,22 @@ class Change(Request[R]):
 
 
 class Entry(Message):
-    """One inode, and its directory as it is now (NFSv3's post-operation attributes)."""
+    """One inode, and its directory as it is now (NFSv3's post-operation attributes).
+
+    ``promised``, here and in other replies: what it tells of each of its inodes will not change
+    before the session has answered a ``Recall`` of that inode, or has ended (see `promises.py`).
+    """
 
     attributes: Attributes
     parent: Attributes
+    promised: bool = False
 
 
 class Node(Message):
     """One inode."""
 
     attributes: Attributes
+    promised: bool = False
 
 
 class Target(Message):
@@ -56,6 +62,7 @@ class Listing(Message):
     directory: Attributes
     entries: list[DirectoryEntry]
     end: bool
+    promised: bool = False
 
 
 class Names(Message):
@@ -76,6 +83,7 @@ class Content(Message):
 
     attributes: Attributes
     inline: bool
+    promised: bool = False
 
 
 class Layout(Message):
@@ -337,11 +345,15 @@ class GetExtents(Request[Extents]):
 
 @method(0x0120)
 class OpenSession(Request[SessionOpened]):
-    """A new session, replicated. ``nonce`` (16 random bytes) makes a repetition harmless."""
+    """A new session, replicated. ``nonce`` (16 random bytes) makes a repetition harmless.
+
+    ``promises``: it wants to be promised what it is told, and answers each ``Recall``.
+    """
 
     nonce: bytes
     host: str
     pid: int
+    promises: bool = False
 
 
 @method(0x0121)

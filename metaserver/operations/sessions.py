@@ -32,7 +32,14 @@ def start_session(tables: Tables, request: StartSession, payload: Buffer) -> Per
         if session == 0:
             session = moment.log_index
             tables.sessions.add(
-                SessionRecord(session, request.nonce, request.host, request.pid, moment.time_ns)
+                SessionRecord(
+                    session,
+                    request.nonce,
+                    request.host,
+                    request.pid,
+                    moment.time_ns,
+                    request.promises,
+                )
             )
             moment.effects.append(SessionStarted(session))
         return SessionOpened(session, SESSION_LEASE_MS, SESSION_SLOTS)
