@@ -51,17 +51,22 @@ class OpenDirectory:
 
     ``version`` is the directory's when the listing began at its start; 0 when the pages so far do
     not add up to one version of it. ``listed``: the one at which the last page was right.
+    ``asked``: the one that the server told opendir, until the first page is read; 0: none.
+    ``cached``: the kernel puts what is told here into its listing. ``read``: it was told something.
     """
 
-    __slots__ = ("after", "end", "entries", "inode", "listed", "version")
+    __slots__ = ("after", "asked", "cached", "end", "entries", "inode", "listed", "read", "version")
 
     def __init__(self, inode: int) -> None:
         self.inode = inode
+        self.cached = False
+        self.read = False
         self.after = -1  # the cookie behind which the page begins; -1: there is no page
         self.entries: list[DirectoryEntry] = []
         self.end = False
         self.version = 0
         self.listed = 0
+        self.asked = 0
 
     def behind(self, cookie: int) -> list[DirectoryEntry] | None:
         """The next entries behind ``cookie``; None when another page is needed."""

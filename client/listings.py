@@ -8,6 +8,8 @@ Nothing here waits.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from ..fs.limits import LISTED_ENTRIES_MAX
@@ -64,6 +66,12 @@ class Listings:
         """The version of which there are pages."""
         listing = self._listings.get(inode)
         return None if listing is None else listing.version
+
+    def inodes(self, inode: int) -> Iterator[int]:
+        """Those of all entries that are in pages of a directory."""
+        listing = self._listings.get(inode)
+        pages = () if listing is None else listing.pages.values()
+        return chain.from_iterable(page.inodes for page in pages)
 
     def forget(self, inode: int) -> None:
         """All pages of a directory."""

@@ -24,6 +24,7 @@ from .dentry_cache import DentryCache
 from .fuse.driver import KernelCaches, Known, Soon
 from .handles import Handles, OpenDirectory, OpenFile
 from .inodes import File, Files
+from .kernel_listings import KernelListings
 from .listings import Listings
 from .modes import Ground, Mode
 from .options import AccessTimes
@@ -67,6 +68,7 @@ class VfsCaches:
         self.attributes = AttributesCache(surroundings.clock, self.mode.attributes)
         self.names = DentryCache()
         self.listings = Listings()
+        self.kernel_listings = KernelListings()
         self.abroad_ns = 0
         """When it was last seen that another mount changes names."""
         self.files = Files(surroundings.cache_bytes)
@@ -92,16 +94,27 @@ class VfsCaches:
         (How the bytes of a file follow our own Commit is `client/committing.py`'s affair; ``own``
         is about names and extended attributes.)
         """
+        inode, is_directory = attributes.inode, attributes.kind is Kind.DIRECTORY
+        # Otherwise the kernel believes it no longer, and the reply to its own question, which this
+        # may be, must not be overtaken by a notice: it would not be believed.
+        believed = is_directory and self.attributes.trust_ms(inode) > 0
         cached = self.attributes.see(attributes, own=own)
         if cached is None:
             return
-        if attributes.kind is Kind.DIRECTORY:
-            if self.names.see(attributes.inode, attributes.data_version, own=own):
+        if is_directory:
+            if self.names.see(inode, attributes.data_version, own=own):
                 self.abroad_ns = cached.seen_ns
+                if believed:
+                    self._kernel_asks_again(inode)
         elif attributes.kind is Kind.FILE:
-            file = self.files.peek(attributes.inode)
+            file = self.files.peek(inode)
             if file is not None:
                 file.see(attributes)
+
+    def _kernel_asks_again(self, directory: int) -> None:
+        """It compares the mtime that it believes with that of the listing that it keeps."""
+        if self.kernel is not None:
+            self.kernel.invalidate_inode(directory, attributes_only=True)
 
     def known(self, attributes: Attributes, parent: int | None = None) -> Known:
         """What the kernel is told: the newest that is known, with local changes, and for how long
@@ -185,7 +198,10 @@ class VfsCaches:
             self.attributes.forget(inode)
             self.names.forget(inode)
             self.files.forget(inode)
+            self.kernel_listings.forget(inode)
         elif error.code in (Code.NO_ENTRY, Code.EXISTS, Code.NOT_EMPTY):
             # The directory is not as it was believed to be.
+            if self.attributes.trust_ms(inode):
+                self._kernel_asks_again(inode)
             self.attributes.distrust(inode)
             self.names.forget(inode)

@@ -6,6 +6,7 @@ and what is known of its other names stays good when only we changed it.
 """
 
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
@@ -33,7 +34,7 @@ from ..fs.messages.meta import (
 )
 from .answers import then
 from .dentry_cache import ABSENT
-from .fuse.driver import Caller, Known, Soon
+from .fuse.driver import Caller, Known, OpenedDirectory, Soon
 from .handles import OpenDirectory
 from .listings import Page
 from .modes import Ground
@@ -203,6 +204,7 @@ class NameOperations(AttributeOperations):
         if attributes.links == 0:
             self.names.forget(attributes.inode)
             self.files.forget(attributes.inode)
+            self.kernel_listings.forget(attributes.inode)
 
     def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
@@ -236,49 +238,122 @@ class NameOperations(AttributeOperations):
                 self.absorb(attributes, own=True)
                 if attributes.kind is Kind.DIRECTORY and parent != new_parent:
                     self.names.forget(attributes.inode)  # its .. is another one now
+                    self.kernel_listings.forget(attributes.inode)
 
     # --- list
 
-    def opendir(self, inode: int) -> Soon[int]:
-        """No question is asked: the first page is fetched when it is read, and is new then."""
-        return self.open_directories.add(OpenDirectory(inode))
+    def opendir(self, inode: int) -> Soon[OpenedDirectory]:
+        """No question is asked where the kernel has nothing to keep: the first page is fetched when
+        it is read, and is new then."""
+        if self._kernel_has(inode, self.names.version(inode)):
+            return then(
+                self.meta.start(GetAttributes(inode)),
+                lambda reply: self._directory_opened(inode, reply),
+                lambda error: self.failed(inode, error),
+            )
+        return self._open_directory(OpenDirectory(inode), keep=False)
+
+    def _directory_opened(self, inode: int, reply: Node) -> OpenedDirectory:
+        """Knows what the first readdir would ask, which then need not. The kernel keeps its listing
+        only if it also believes in what the names lead to: else it would ask for the attributes of
+        one after the other, where a new listing renews them all."""
+        self.absorb(reply.attributes)
+        directory = OpenDirectory(inode)
+        version = directory.asked = reply.attributes.data_version
+        keep = self._kernel_has(inode, version) and self.attributes.trusts_all(
+            self.listings.inodes(inode)
+        )
+        if keep:
+            self.was_read(inode)  # no readdir may follow
+        return self._open_directory(directory, keep=keep)
+
+    def _kernel_has(self, inode: int, version: int) -> bool:
+        """Whether what the kernel has of a listing is of ``version``, the last one known here."""
+        now_ns = self.clock.monotonic_ns()
+        return (
+            version == self.kernel_listings.version(inode, now_ns)
+            and version == self.names.version(inode)
+            and version == self.listings.version(inode)
+        )
+
+    def _open_directory(self, directory: OpenDirectory, *, keep: bool) -> OpenedDirectory:
+        handle = self.open_directories.add(directory)
+        if not self.mode.cache_data or self.mode.entries.ground is Ground.NEVER:
+            return OpenedDirectory(handle, keep_listing=False, cache_listing=False)
+        if not keep and self.kernel_listings.is_read(directory.inode):
+            return OpenedDirectory(handle, keep_listing=True, cache_listing=False)
+        if not keep:
+            self.kernel_listings.drop(directory.inode)
+        directory.cached = True
+        return OpenedDirectory(handle, keep, cache_listing=True)
 
     def readdir(self, handle: int, cookie: int) -> Soon[list[tuple[DirectoryEntry, Known]]]:
         directory = self.open_directories.get(handle)
         # From the start again (rewinddir): what was made meanwhile must be seen.
         entries = directory.behind(cookie) if cookie else None
         if entries is not None:
-            return self.known_all(directory.inode, entries)
+            return self._told(directory, entries)
         return self._readdir(directory, cookie)
+
+    def _told(
+        self, directory: OpenDirectory, entries: list[DirectoryEntry]
+    ) -> list[tuple[DirectoryEntry, Known]]:
+        """What the kernel is told of a page. No entries say that there are no more of them."""
+        inode = directory.inode
+        if directory.cached:
+            cached = self.attributes.peek(inode)
+            until_ns = 0 if cached is None else cached.trusted_until_ns
+            self.kernel_listings.told(inode, directory.listed, until_ns)
+        return self.known_all(inode, entries)
 
     async def _readdir(
         self, directory: OpenDirectory, cookie: int
     ) -> list[tuple[DirectoryEntry, Known]]:
         inode = directory.inode
         try:
-            page = await self._page_again(directory, cookie) or await self._page(directory, cookie)
+            with self._coming(directory):
+                page = await self._page_again(directory, cookie)
+                page = page or await self._page(directory, cookie)
         except TideError as error:
             self.failed(inode, error)
             raise
         directory.after, directory.entries, directory.end = cookie, page.entries, page.end
         if cookie == 0:
             self.was_read(inode)
-        return self.known_all(inode, page.entries[:LISTED_AT_ONCE_MAX])
+        return self._told(directory, page.entries[:LISTED_AT_ONCE_MAX])
+
+    def _coming(self, directory: OpenDirectory) -> AbstractContextManager[None]:
+        if not directory.cached:
+            return nullcontext()
+        if not directory.read:
+            self.kernel_listings.begin(directory.inode)
+            directory.read = True
+        return self.kernel_listings.coming(directory.inode)
 
     async def _page_again(self, directory: OpenDirectory, cookie: int) -> Page | None:
         """A page that was read before, if all in it is still true."""
         inode = directory.inode
-        if cookie == 0 and self.listings.version(inode) is not None:
-            reply = await self.meta.call(GetAttributes(inode))
-            self.absorb(reply.attributes)
-            directory.listed = reply.attributes.data_version
-        if directory.listed != self.names.version(inode):
+        version = directory.listed if cookie else await self._version_at_start(directory)
+        if version != self.names.version(inode):
             return None
-        page = self.listings.get(inode, directory.listed, cookie)
+        page = self.listings.get(inode, version, cookie)
         if page is None or not self.attributes.trusts_all(page.inodes):
             return None
+        directory.listed = version
         directory.version = 0  # its names were learned before, and may be forgotten by now
         return page
+
+    async def _version_at_start(self, directory: OpenDirectory) -> int:
+        """The version of a directory that is listed from its start; 0 when there are no pages that
+        might be of it."""
+        asked, directory.asked = directory.asked, 0
+        if asked and self.attributes.trusted(directory.inode) is not None:
+            return asked  # just now, by opendir
+        if self.listings.version(directory.inode) is None:
+            return 0
+        reply = await self.meta.call(GetAttributes(directory.inode))
+        self.absorb(reply.attributes)
+        return reply.attributes.data_version
 
     async def _page(self, directory: OpenDirectory, cookie: int) -> Page:
         """A page from the server, of which everything is learned."""
@@ -303,7 +378,9 @@ class NameOperations(AttributeOperations):
         return page
 
     def releasedir(self, handle: int) -> None:
-        self.open_directories.pop(handle)
+        directory = self.open_directories.pop(handle)
+        if directory.read:
+            self.kernel_listings.end(directory.inode)
 
     def fsyncdir(self, handle: int) -> None:
         """Nothing to do: every change of names was durable when it returned."""

@@ -123,6 +123,7 @@ WRITE_BEHIND_AGE_MS = 5_000
 ATTRIBUTES_CACHED_MAX = 65_536
 NAMES_CACHED_MAX = 131_072
 LISTED_ENTRIES_MAX = 65_536  # of pages of directories
+KERNEL_LISTINGS_MAX = 4_096  # directories of which the kernel may keep what it has read
 LISTED_AT_ONCE_MAX = 192  # entries for one readdir of the kernel: 32 KiB, as getdents(2) asks for
 FILES_IDLE_MAX = 16_384
 DATA_PATIENCE_MS = 30_000

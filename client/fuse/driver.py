@@ -52,6 +52,15 @@ class Opened(NamedTuple):
     direct_io: bool
 
 
+class OpenedDirectory(NamedTuple):
+    """An open directory. ``cache_listing``: the kernel may show its listing, and adds to it what
+    is read now. ``keep_listing``: it does not drop what it has of it."""
+
+    handle: int
+    keep_listing: bool
+    cache_listing: bool
+
+
 class NewAttributes(NamedTuple):
     """What setattr changes; None leaves a field as it is."""
 
@@ -160,7 +169,7 @@ class FileSystem(Protocol):
         """F_UNLCK and LOCK_UN."""
         ...
 
-    def opendir(self, inode: int) -> Soon[int]: ...
+    def opendir(self, inode: int) -> Soon[OpenedDirectory]: ...
     def readdir(self, handle: int, cookie: int) -> Soon[Iterable[tuple[DirectoryEntry, Known]]]:
         """What comes behind ``cookie``, as far as it is wanted: make each only when it is taken."""
         ...

@@ -15,7 +15,16 @@ from ...fs.errors import Code, TideError
 from ...fs.limits import LOCK_END
 from ...fs.messages.meta import DirectoryEntry
 from ..answers import settled, then
-from .driver import Caller, FileSystem, Known, LockRange, NewAttributes, Opened, Soon
+from .driver import (
+    Caller,
+    FileSystem,
+    Known,
+    LockRange,
+    NewAttributes,
+    Opened,
+    OpenedDirectory,
+    Soon,
+)
 from .dying import is_exiting
 from .protocol import opcodes as o
 from .protocol import replies
@@ -271,7 +280,7 @@ class Operations:
         self.add(Opcode.RELEASEDIR, self._releasedir, _done)
         self.add(Opcode.FSYNCDIR, lambda h, a: vfs.fsyncdir(a[0]), _done)
 
-    def _opendir(self, header: Header, arguments: Arguments) -> Soon[int]:
+    def _opendir(self, header: Header, arguments: Arguments) -> Soon[OpenedDirectory]:
         return self._vfs.opendir(header[NODEID])
 
     def _releasedir(self, header: Header, arguments: Arguments) -> None:
@@ -309,13 +318,16 @@ class Operations:
     # --- what did not reach the kernel
 
     def lost(self, operation: Operation, answer: Any) -> None:
-        """The kernel does not want an answer any more: the lookups in it do not count."""
+        """The kernel does not want an answer any more: the lookups in it do not count, and nobody
+        will close the directory."""
         if operation.tell is replies.entry:
             self._vfs.forget([(answer.attributes.inode, 1)])
         elif operation.tell is replies.created:
             self._vfs.forget([(answer[0].attributes.inode, 1)])
         elif operation.tell is _listed and answer.inodes:
             self._vfs.forget([(inode, 1) for inode in answer.inodes])
+        elif operation.tell is replies.directory_opened:
+            self._vfs.releasedir(answer.handle)
 
 
 COPY_MAX_BYTES = 0xFFFF_F000

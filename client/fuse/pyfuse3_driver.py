@@ -302,9 +302,10 @@ class Operations(pyfuse3.Operations):
 
     @_translated
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        handle = await settled(self._vfs.opendir(inode))
-        self._listed[handle] = inode
-        return handle
+        # pyfuse3 hands on the handle only: the kernel keeps no listings.
+        opened = await settled(self._vfs.opendir(inode))
+        self._listed[opened.handle] = inode
+        return opened.handle
 
     @_translated
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:

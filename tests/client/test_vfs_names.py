@@ -31,7 +31,7 @@ async def touch(mount, parent, name):
 
 
 async def listed(mount, inode):
-    handle = await mount.opendir(inode)
+    handle = (await mount.opendir(inode)).handle
     found, cookie = [], 0
     while page := await mount.readdir(handle, cookie):
         found += [entry.name for entry, _ in page]
@@ -202,7 +202,7 @@ async def test_listing_in_pages(autojump_clock, cluster, on):
         wanted = [b"%d" % at for at in range(2500)]
         for name in wanted:
             await touch(mount, folder, name)
-        handle = await mount.opendir(folder)
+        handle = (await mount.opendir(folder)).handle
         cluster.calls.clear()
         found, cookie = [], 0
         while page := await mount.readdir(handle, cookie):
@@ -293,7 +293,7 @@ async def test_a_lookup_that_was_overtaken_by_an_unlink(autojump_clock, cluster,
 async def test_statfs_and_fsyncdir(autojump_clock, cluster, on):
     async with on("nfs") as mount:
         assert (await mount.statfs()).total_bytes == 1 << 40
-        handle = await mount.opendir(1)
+        handle = (await mount.opendir(1)).handle
         assert mount.known_to_answer("fsyncdir", handle) is None
 
 

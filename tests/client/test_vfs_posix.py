@@ -340,7 +340,7 @@ async def test_noatime(autojump_clock, cluster, on):
         await trio.sleep(1)
         await mount.read(handle, 0, 1)
         await mount.release(handle)
-        await mount.readdir(await mount.opendir(1), 0)
+        await mount.readdir((await mount.opendir(1)).handle, 0)
     assert told(cluster) == []
 
 
@@ -359,9 +359,9 @@ async def test_reading_directories_and_links(autojump_clock, cluster, on):
     async with on("nfs", "nfs", directory_access_times=False) as (first, second):
         link = (await first.symlink(1, b"link", b"target", ME)).attributes.inode
         await trio.sleep(1)
-        await first.readdir(await first.opendir(1), 0)
+        await first.readdir((await first.opendir(1)).handle, 0)
         await first.readlink(link)
-        await second.readdir(await second.opendir(1), 0)
+        await second.readdir((await second.opendir(1)).handle, 0)
     (call,) = told(cluster)
     assert [reading.inode for reading in call.readings] == [link]
 
@@ -371,7 +371,7 @@ async def test_reading_a_directory(autojump_clock, cluster, on):
         await trio.sleep(1)
         await mount.mkdir(1, b"dir", 0o755, ME)
         await trio.sleep(1)
-        await mount.readdir(await mount.opendir(1), 0)
+        await mount.readdir((await mount.opendir(1)).handle, 0)
         atime_ns = (await mount.getattr(1, None)).attributes.atime_ns
         assert atime_ns > cluster.state.attributes(1).mtime_ns
 

@@ -35,6 +35,7 @@ PYFUSE3_CANNOT = {
     "xattr flags": "a setxattr that may only create, or only replace, is checked before it is done",
     "ioctl": "ENOSYS in place of ENOTTY",
     "mappings of direct files": "ENODEV for a shared mapping of what is not cached",
+    "listings": "the kernel keeps none of directories: pyfuse3 does not hand on that it may",
     "interrupts": "a signal does not end a request that waits for the servers",
     "cut off": "pyfuse3's loop ends with an exception when the connection is cut",
 }

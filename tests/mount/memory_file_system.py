@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import trio
-from tidefs.client.fuse.driver import Caller, Known, LockRange, NewAttributes, Opened, Soon
+from tidefs.client.fuse.driver import (
+    Caller,
+    Known,
+    LockRange,
+    NewAttributes,
+    Opened,
+    OpenedDirectory,
+    Soon,
+)
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.codec import Buffer
 from tidefs.fs.errors import Code, TideError
@@ -307,8 +315,9 @@ class MemoryFileSystem:
 
     # --- directories
 
-    def opendir(self, inode: int) -> int:
-        return self.handle_of(self.nodes[inode])
+    def opendir(self, inode: int) -> OpenedDirectory:
+        handle = self.handle_of(self.nodes[inode])
+        return OpenedDirectory(handle, keep_listing=False, cache_listing=False)
 
     def readdir(self, handle: int, cookie: int) -> Iterator[tuple[DirectoryEntry, Known]]:
         behind = sorted(

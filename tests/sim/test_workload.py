@@ -7,7 +7,14 @@ import stat
 from collections.abc import Iterable
 
 import pytest
-from tidefs.client.fuse.driver import Caller, FileSystem, Known, NewAttributes, Opened
+from tidefs.client.fuse.driver import (
+    Caller,
+    FileSystem,
+    Known,
+    NewAttributes,
+    Opened,
+    OpenedDirectory,
+)
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.errors import TABLE, TideError
 from tidefs.fs.messages.meta import DirectoryEntry
@@ -186,7 +193,7 @@ class LocalFileSystem:
     @translated
     def opendir(self, inode):
         self._listed[len(self._listed) + 1] = inode
-        return len(self._listed)
+        return OpenedDirectory(len(self._listed), keep_listing=False, cache_listing=False)
 
     @translated
     def readdir(self, handle, cookie):

@@ -205,7 +205,7 @@ class User:
     async def entries(self, path: Path) -> list[DirectoryEntry]:
         """All entries of a directory, to the end."""
         known = await self._walk(path)
-        handle = await settled(self.vfs.opendir(known.attributes.inode))
+        handle = (await settled(self.vfs.opendir(known.attributes.inode))).handle
         found: list[DirectoryEntry] = []
         try:
             while piece := await settled(

@@ -8,7 +8,7 @@ from ....fs.attributes import Attributes
 from ....fs.codec import Buffer
 from ....fs.limits import CACHE_BLOCK_BYTES, NAME_MAX_BYTES
 from ....fs.messages.meta import Space
-from ..driver import Known, LockRange, Opened
+from ..driver import Known, LockRange, Opened, OpenedDirectory
 from ..translation import (
     FORMAT_BITS,
     SECTOR_BYTES,
@@ -30,6 +30,7 @@ OPEN_BYTES = s.OPEN_REPLY.size
 CREATE_BYTES = s.CREATE_REPLY.size
 
 _KEEP_CACHE = int(OpenReplyFlag.KEEP_CACHE)
+_CACHE_DIR = int(OpenReplyFlag.CACHE_DIR)
 _DIRECT_IO = int(OpenReplyFlag.DIRECT_IO | OpenReplyFlag.PARALLEL_DIRECT_WRITES)
 
 _out_header = s.OUT_HEADER.pack
@@ -132,9 +133,11 @@ def opened(unique: int, answer: Opened) -> bytes:
     return s.OPEN_REPLY.pack(OPEN_BYTES, 0, unique, answer.handle, _open_flags(answer))
 
 
-def directory_opened(unique: int, handle: int) -> bytes:
+def directory_opened(unique: int, answer: OpenedDirectory) -> bytes:
     """OPENDIR: struct fuse_open_out."""
-    return s.OPEN_REPLY.pack(OPEN_BYTES, 0, unique, handle, 0)
+    keep = _KEEP_CACHE if answer.keep_listing else 0
+    cache = _CACHE_DIR if answer.cache_listing else 0
+    return s.OPEN_REPLY.pack(OPEN_BYTES, 0, unique, answer.handle, keep | cache)
 
 
 def created(unique: int, answer: tuple[Known, Opened]) -> bytes:
