@@ -84,7 +84,11 @@ class Answer(Generic[T]):
             yield from _parked(self._aborted).__await__()
         outcome = self._outcome
         if isinstance(outcome, Exception):
-            raise outcome
+            self._outcome = None  # its traceback holds this: one more such circle
+            try:
+                raise outcome
+            finally:
+                del outcome
         if hasattr(outcome, "__await__"):
             outcome = yield from outcome.__await__()
         return cast(T, outcome)

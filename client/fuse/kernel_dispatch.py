@@ -111,11 +111,10 @@ class Dispatcher:
         return operation.keeps_buffer
 
     def _told(self, waiting: _Waiting, outcome: Any) -> None:
-        header, operation, buffer = waiting[:3]
         if hasattr(outcome, "__await__"):
-            self._answer_later(header, operation, outcome, buffer)
+            self._start(waiting, outcome)
         else:
-            self._tell(header, operation, outcome)
+            self._tell(waiting.header, waiting.operation, outcome)
             self._is_answered(waiting)
         self._go_on()
 
@@ -135,9 +134,10 @@ class Dispatcher:
 
     def _tell(self, header: Header, operation: Operation, answer: Any) -> None:
         """``answer`` may be an exception."""
+        if isinstance(answer, Exception):
+            self._fail(header, operation, answer)
+            return
         try:
-            if isinstance(answer, Exception):
-                raise answer
             if operation.tell is None or self._device.send(operation.tell(header[UNIQUE], answer)):
                 return
             self._operations.lost(operation, answer)
@@ -149,12 +149,15 @@ class Dispatcher:
     def _answer_later(
         self, header: Header, operation: Operation, answer: Awaitable[Any], buffer: memoryview
     ) -> bool:
-        scope = trio.CancelScope()
-        waiting = _Waiting(header, operation, buffer, trio.current_time(), scope=scope)
-        self._waiting[header[UNIQUE]] = waiting
-        nursery = self.outliving if operation.outlives else self.nursery
-        nursery.start_soon(self._wait, waiting, answer, scope)
+        self._start(_Waiting(header, operation, buffer, trio.current_time()), answer)
         return operation.keeps_buffer
+
+    def _start(self, waiting: _Waiting, answer: Awaitable[Any]) -> None:
+        scope = trio.CancelScope()
+        waiting = waiting._replace(answer=None, scope=scope)
+        self._waiting[waiting.header[UNIQUE]] = waiting
+        nursery = self.outliving if waiting.operation.outlives else self.nursery
+        nursery.start_soon(self._wait, waiting, answer, scope)
 
     async def _wait(
         self, waiting: _Waiting, coming: Awaitable[Any], scope: trio.CancelScope
@@ -169,6 +172,7 @@ class Dispatcher:
                     answer = error
                 number = 0
                 self._tell(waiting.header, waiting.operation, answer)
+                del answer  # the traceback of an error holds this frame
             if scope.cancelled_caught:
                 number = errno.EINTR
         finally:
@@ -190,11 +194,11 @@ class Dispatcher:
         if waiting.operation.is_lock:
             self._cancel(waiting, errno.EINTR)
         else:
-            self.nursery.start_soon(self._end_with_its_caller, unique, waiting)
+            self.nursery.start_soon(self._end_with_its_caller, unique, waiting.began_s)
 
-    async def _end_with_its_caller(self, unique: int, waiting: _Waiting) -> None:
-        await trio.sleep_until(waiting.began_s + INTERRUPT_PATIENCE_MS / MS_PER_S)
-        while self._waiting.get(unique) is waiting:
+    async def _end_with_its_caller(self, unique: int, began_s: float) -> None:
+        await trio.sleep_until(began_s + INTERRUPT_PATIENCE_MS / MS_PER_S)
+        while (waiting := self._waiting.get(unique)) is not None:  # by a task, perhaps, by now
             if is_dying(waiting.header[PID]):
                 self._cancel(waiting, errno.EINTR)
                 return
