@@ -30,6 +30,7 @@ class PendingChange:
         self.mutation = mutation
         self.sent = False
         self.maybe_done = False
+        self.over = False
 
 
 class Failure(NamedTuple):
@@ -42,6 +43,11 @@ class Failure(NamedTuple):
 class Carrier(Protocol):
     """Who carries on with what did not land, and minds the slots and what was left alone."""
 
+    @property
+    def slots_awaited(self) -> bool:
+        """Whether somebody waits for a slot already."""
+        ...
+
     async def carry_on(
         self, request: Request[Any], change: PendingChange | None, failure: Failure
     ) -> tuple[Any, memoryview]:
@@ -52,12 +58,16 @@ class Carrier(Protocol):
         """See ``OpenInodes.crossed``."""
         ...
 
+    def unwanted(self, inode: int) -> None:
+        """It was opened for somebody who gave up."""
+        ...
+
     def answered(self, change: PendingChange) -> None:
         """Its slot is free."""
         ...
 
     def left_alone(self, change: PendingChange) -> None:
-        """Nobody waits for it any more."""
+        """Nobody waits for it any more, if it is not over."""
         ...
 
 
@@ -102,6 +112,8 @@ class Flights:
             return None
         change = None
         if is_change(request):
+            if self._carrier.slots_awaited:
+                return None  # who waits would never have a turn
             mutation = link.session.take()
             if mutation is None:
                 return None
@@ -128,12 +140,11 @@ class Flights:
         else:
             if since is not None:
                 inode = opened_inode(flight.request, outcome)
-                if self._opens.crossed(since, inode):
+                if flight.withdrawn:
+                    self._carrier.unwanted(inode)
+                elif self._opens.crossed(since, inode):
                     self._go_on(flight, self._opened_again(flight, since, inode, outcome, payload))
                     return
-                if flight.withdrawn:
-                    self._opens.opened(inode)
-                    self._opens.released(inode)
             told = flight.shape(outcome, payload)
         if since is not None:
             self._opens.end_opening()
@@ -156,7 +167,7 @@ class Flights:
         try:
             with flight.scope:
                 outcome = await coming
-        except TideError as error:
+        except Exception as error:  # a bug, too, is for who asked: it must not end the client
             outcome = error
         finally:
             if flight.since is not None:
@@ -169,8 +180,7 @@ class Flights:
             change.maybe_done = error.code in MAYBE_DONE
         reply, payload = await self._carrier.carry_on(request, change, Failure(flight.link, error))
         if flight.since is not None:
-            inode = opened_inode(request, reply)
-            await self._carrier.keep_open(flight.since, inode)
+            await self._keep_open(flight, flight.since, opened_inode(request, reply))
         return flight.shape(reply, payload)
 
     async def _opened_again(
@@ -178,13 +188,20 @@ class Flights:
     ) -> Any:
         if flight.change is not None:
             self._carrier.answered(flight.change)
-        await self._carrier.keep_open(since, inode)
+        await self._keep_open(flight, since, inode)
         return flight.shape(reply, payload)
+
+    async def _keep_open(self, flight: Flight, since: int, inode: int) -> None:
+        try:
+            await self._carrier.keep_open(since, inode)
+        finally:
+            if flight.withdrawn:
+                self._carrier.unwanted(inode)
 
     def _withdraw(self, flight: Flight) -> None:
         """What was sent is carried to its end, if it changes something."""
         flight.withdrawn = True
+        if flight.change is not None:
+            self._carrier.left_alone(flight.change)
         if flight.scope is not None:
             flight.scope.cancel()
-        elif flight.change is not None:
-            self._carrier.left_alone(flight.change)

@@ -61,6 +61,7 @@ class MetaClient:
         self._closed = False
         self._opens = OpenInodes()
         self._slot_waiters = trio.lowlevel.ParkingLot()
+        self._slots_wanted = 0
         self._links = LinkKeeper(ports, addresses, who, self._opens, self, readdress)
         self._flights = Flights(self._links, self._opens, self)
         self._events: SessionEvents | None = None
@@ -88,13 +89,15 @@ class MetaClient:
 
     async def run(self) -> None:
         """Keep the session alive until ``close`` or cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            if self._timeout_ms is None:  # else each request needs a task that ends it in time
-                self._flights.nursery = nursery
-            nursery.start_soon(self._links.keep, nursery)
-            nursery.start_soon(self._keep_releasing)
-        self._nursery = self._flights.nursery = None
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if self._timeout_ms is None:  # else each request needs a task that ends it in time
+                    self._flights.nursery = nursery
+                nursery.start_soon(self._links.keep, nursery)
+                nursery.start_soon(self._keep_releasing)
+        finally:
+            self._nursery = self._flights.nursery = None
 
     async def wait_linked(self, timeout_ms: int = FIRST_LINK_TIMEOUT_MS) -> None:
         """Return when a leader has taken the session.
@@ -284,16 +287,23 @@ class MetaClient:
     ) -> tuple[R, memoryview]:
         """``failure``: what became of it when it was sent before."""
         backoff = Backoff(self._ports.randomness)
-        if failure is not None:
-            await self._recover(*failure, backoff)
-        while True:
-            link = await self._links.wait()
-            if session not in (None, link.session.id):
-                raise _over(session)
-            try:
-                return await link.peer.exchange(request, payload=payload)
-            except TideError as error:
-                await self._recover(link, error, backoff)
+        sent = failure is not None
+        try:
+            if failure is not None:
+                await self._recover(*failure, backoff)
+            while True:
+                link = await self._links.wait()
+                if session not in (None, link.session.id):
+                    raise _over(session)
+                sent = True
+                try:
+                    return await link.peer.exchange(request, payload=payload)
+                except TideError as error:
+                    await self._recover(link, error, backoff)
+        except trio.Cancelled:
+            if sent and isinstance(request, Open):  # the server may count it as open
+                self.unwanted(request.inode)
+            raise
 
     async def _change(
         self, request: Request[R], payload: Sequence[Buffer], session: int | None
@@ -372,7 +382,9 @@ class MetaClient:
         session: int | None,
     ) -> None:
         try:
-            await self._carry(change, request, payload, session)
+            reply, _ = await self._carry(change, request, payload, session)
+            if opens(request):
+                self.unwanted(opened_inode(request, reply))
         except TideError as error:
             log.info("%s, which nobody waits for any more: %s", type(request).__name__, error)
         finally:
@@ -410,27 +422,43 @@ class MetaClient:
             return await self._repeat(request, (), None, failure)
         return await self._answered_change(change, request, (), None, failure)
 
+    @property
+    def slots_awaited(self) -> bool:
+        """Whether somebody waits for a slot already."""
+        return self._slots_wanted > 0
+
+    def unwanted(self, inode: int) -> None:
+        """It was opened, or may have been, for somebody who gave up."""
+        self.opened(inode)
+        self.released(inode)
+
     def answered(self, change: PendingChange) -> None:
         """Its slot is free."""
         self._give_back(change)
 
     def left_alone(self, change: PendingChange) -> None:
-        """Nobody waits for it any more."""
-        self._left_alone.add(change)
+        """Nobody waits for it any more, if it is not over."""
+        if not change.over:
+            self._left_alone.add(change)
 
     # --- slots ---------------------------------------------------------------------------
 
     async def _take_slot(self, wanted: int | None) -> PendingChange:
-        while True:
-            session = (await self._links.wait()).session
-            if wanted not in (None, session.id):
-                raise _over(wanted)
-            mutation = session.take()
-            if mutation is not None:
-                return PendingChange(session, mutation)
-            await self._slot_waiters.park()
+        self._slots_wanted += 1
+        try:
+            while True:
+                session = (await self._links.wait()).session
+                if wanted not in (None, session.id):
+                    raise _over(wanted)
+                mutation = session.take()
+                if mutation is not None:
+                    return PendingChange(session, mutation)
+                await self._slot_waiters.park()
+        finally:
+            self._slots_wanted -= 1
 
     def _give_back(self, change: PendingChange) -> None:
+        change.over = True
         change.session.give_back(change.mutation)
         self._slot_waiters.unpark()
         if change in self._left_alone:
