@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from tidefs.client.fuse.driver import Known, LockRange, Opened
+from tidefs.client.fuse.driver import Known, LockRange, Opened, OpenedDirectory
 from tidefs.client.fuse.protocol import notices, replies
 from tidefs.client.fuse.protocol import structures as s
 from tidefs.client.fuse.protocol.listing import Listing
@@ -58,6 +58,15 @@ def test_errors_and_flags():
     assert flags == (3, 1 << 1)
     flags = struct.unpack_from("=QI", replies.opened(5, Opened(3, False, True)), 16)
     assert flags == (3, 1 << 0 | 1 << 6)
+
+
+@pytest.mark.parametrize(
+    ("keep", "cache", "flags"),
+    [(False, False, 0), (True, False, 2), (False, True, 8), (True, True, 10)],
+)
+def test_what_the_kernel_may_do_with_a_listing(keep: bool, cache: bool, flags: int) -> None:
+    reply = replies.directory_opened(5, OpenedDirectory(3, keep, cache))
+    assert struct.unpack_from("=QI", reply, 16) == (3, flags)
 
 
 def test_locks_end_with_their_last_byte():
