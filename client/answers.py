@@ -29,7 +29,7 @@ class Answer(Generic[T]):
     ``withdraw`` is called when nobody waits for it any more.
     """
 
-    __slots__ = ("_listener", "_outcome", "_steps", "_told", "_withdraw")
+    __slots__ = ("_at_end", "_listener", "_outcome", "_steps", "_told", "_withdraw")
 
     def __init__(self, withdraw: Callable[[], None]) -> None:
         self._withdraw = withdraw
@@ -37,6 +37,7 @@ class Answer(Generic[T]):
         self._listener: Listener | None = None
         self._outcome: Any = None
         self._told = False
+        self._at_end: Callable[[], None] = _nothing
 
     def tell(self, outcome: T | Exception) -> None:
         """This is the answer, or why there is none."""
@@ -55,6 +56,8 @@ class Answer(Generic[T]):
         self._listener = None
         self._withdraw = _nothing
         self._steps.clear()
+        self._at_end()
+        self._at_end = _nothing
 
     def add(self, change: Callable[[T], Soon[U]], failed: Failed | None) -> "Answer[U]":
         """One step more."""
@@ -63,6 +66,13 @@ class Answer(Generic[T]):
         else:
             self._steps.append((change, failed))
         return cast("Answer[U]", self)
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call this when it is told, behind the steps, or when it is withdrawn."""
+        if self._told:
+            call()
+        else:
+            self._at_end = call
 
     def when_told(self, listener: Listener) -> None:
         """Call this; at once, if it was told already."""
@@ -142,6 +152,21 @@ async def _later(coming: Awaitable[T], change: Callable[[T], Soon[U]], failed: F
             failed(error)
         raise
     return await settled(change(answer))
+
+
+def finally_(coming: Awaitable[T], call: Callable[[], None]) -> Awaitable[T]:
+    """``call`` when it is there, or nobody waits for it any more."""
+    if isinstance(coming, Answer):
+        coming.at_end(call)
+        return coming
+    return _finally(coming, call)
+
+
+async def _finally(coming: Awaitable[T], call: Callable[[], None]) -> T:
+    try:
+        return await coming
+    finally:
+        call()
 
 
 async def settled(answer: Soon[T]) -> T:

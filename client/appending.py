@@ -11,6 +11,8 @@ When the session is lost, what was appended in this turn and is not committed mu
 any more: somebody else may have appended there. It is dropped, which the next flush tells.
 """
 
+from collections.abc import Awaitable, Callable
+
 import trio
 
 from ..fs.codec import Buffer
@@ -59,13 +61,21 @@ class Appender:
     """Appends to all files of a mount. ``prepare``: see Locks."""
 
     def __init__(
-        self, shell: Shell, files: Files, mode: Mode, writer: Writer, locks: Locks
+        self,
+        shell: Shell,
+        files: Files,
+        mode: Mode,
+        writer: Writer,
+        locks: Locks,
+        claim: Callable[[File], Awaitable[None]],
     ) -> None:
+        """``claim`` returns when a file may be written; nothing happens behind that."""
         self._shell = shell
         self._files = files
         self._mode = mode
         self._writer = writer
         self._locks = locks
+        self._claim = claim
         self._turns: dict[int, _Turn] = {}
 
     def append_now(self, file: File, data: Buffer) -> int | None:
@@ -125,9 +135,9 @@ class Appender:
             await self._writer.flush(file)  # raises what is wrong, if it still is
         while True:
             await self._take_turn(file, append.prepare)
-            if self._writer.has_room(length):
-                return
-            await self._writer.wait_room(length)
+            if not self._writer.has_room(length):
+                await self._writer.wait_room(length)
+            await self._claim(file)
             if self.has_turn(file):
                 return
 

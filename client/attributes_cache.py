@@ -5,12 +5,12 @@ is not let in.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..fs.attributes import Attributes
 from ..fs.limits import ATTRIBUTES_CACHED_MAX
 from ..fs.ports.clock import Clock
-from .modes import Trust
+from .modes import Ground, Trust
 
 NS_PER_MS = 1_000_000
 
@@ -20,6 +20,9 @@ class Cached:
 
     __slots__ = (
         "attributes",
+        "changing",
+        "exclusive",
+        "promise",
         "seen_ns",
         "target",
         "trusted_until_ns",
@@ -31,6 +34,11 @@ class Cached:
         self.attributes = attributes
         self.seen_ns = 0
         self.trusted_until_ns = 0
+        self.promise = 0
+        """The number of the connection on which they were promised; 0: they are not."""
+        self.exclusive = False
+        self.changing = 0
+        """So many changes of ours are under way, which others may see before we do."""
         self.target: bytes | None = None
         self.xattrs: dict[bytes, bytes | None] = {}
         self.xattrs_complete = False
@@ -44,16 +52,30 @@ class Cached:
 class AttributesCache:
     """All inodes' attributes, least recently used out first."""
 
-    def __init__(self, clock: Clock, trust: Trust, capacity: int = ATTRIBUTES_CACHED_MAX) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        trust: Trust,
+        lease_until_ns: Callable[[], int],
+        capacity: int = ATTRIBUTES_CACHED_MAX,
+    ) -> None:
+        """``lease_until_ns``: until when promises can be believed without news."""
         self._clock = clock
         self._trust = trust
+        self._by_promise = trust.ground is Ground.PROMISED
+        self._lease_until_ns = lease_until_ns
         self._capacity = capacity
         self._known: OrderedDict[int, Cached] = OrderedDict()
+        self.connection = 1
+        """Counts those on which promises were made."""
 
-    def see(self, attributes: Attributes, *, own: bool = False) -> Cached | None:
+    def see(
+        self, attributes: Attributes, *, own: bool = False, promised: bool = False
+    ) -> Cached | None:
         """Attributes came from a server, ``own``: in the reply to a change that we made.
 
-        None when they are older than what is known; else they are trusted from now on.
+        None when they are older than what is known; else they are trusted from now on, in some
+        modes only when they are ``promised``.
         """
         known = self._known.get(attributes.inode)
         if known is None:
@@ -68,6 +90,8 @@ class AttributesCache:
                 known.xattrs = {}
                 known.xattrs_complete = False
             known.attributes = attributes
+        if promised:
+            known.promise = self.connection
         if not attributes.has_xattrs:
             # Nearly all inodes have none: so the kernel's questions for access lists, at each name
             # of a path, cost nothing.
@@ -94,9 +118,15 @@ class AttributesCache:
     def trusted(self, inode: int) -> Cached | None:
         """What is known, if it may be believed now."""
         known = self.get(inode)
-        if known is None or known.trusted_until_ns <= self._clock.monotonic_ns():
+        if known is None or not self._is_trusted(known, self._clock.monotonic_ns()):
             return None
         return known
+
+    def _is_trusted(self, known: Cached, now_ns: int) -> bool:
+        if self._by_promise:
+            is_promised = known.promise == self.connection and not known.changing
+            return is_promised and now_ns < self._lease_until_ns()
+        return known.trusted_until_ns > now_ns
 
     def trust_ms(self, inode: int) -> int:
         """For how long yet."""
@@ -108,7 +138,7 @@ class AttributesCache:
         now_ns = self._clock.monotonic_ns()
         for inode in inodes:
             known = self._known.get(inode)
-            if known is None or known.trusted_until_ns <= now_ns:
+            if known is None or not self._is_trusted(known, now_ns):
                 return False
         return True
 
@@ -117,6 +147,49 @@ class AttributesCache:
         known = self._known.get(inode)
         if known is not None:
             known.trusted_until_ns = 0
+            known.promise = 0
+
+    # --- promises
+
+    def claimed(self, inode: int) -> bool:
+        """Whether nobody else may believe, or change, anything of it."""
+        known = self._known.get(inode)
+        return (
+            known is not None
+            and known.exclusive
+            and known.promise == self.connection
+            and self._clock.monotonic_ns() < self._lease_until_ns()
+        )
+
+    def claim(self, inode: int) -> None:
+        """It was promised to us alone."""
+        known = self._known.get(inode)
+        if known is not None:
+            known.exclusive = known.promise == self.connection
+
+    def recall(self, inode: int) -> None:
+        """It is promised no more."""
+        known = self._known.get(inode)
+        if known is not None:
+            known.promise = 0
+            known.exclusive = False
+
+    def recall_all(self) -> None:
+        """Promises of the connection before do not count on a new one."""
+        self.connection += 1
+
+    def begin_change(self, inodes: Iterable[int]) -> Callable[[], None]:
+        """A change of ours goes out: others may see it before we know. Call what this returns as
+        soon as it is known what became of it."""
+        changing = [known for inode in inodes if (known := self._known.get(inode)) is not None]
+        for known in changing:
+            known.changing += 1
+
+        def ended() -> None:
+            for known in changing:
+                known.changing -= 1
+
+        return ended
 
     def forget(self, inode: int) -> None:
         self._known.pop(inode, None)

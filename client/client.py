@@ -81,7 +81,7 @@ async def open_client(
 
     TideError when within ``timeout_ms`` no metaserver takes it, or at once when none ever will.
     """
-    who = Who(identity.host, identity.pid, options.timeout_ms)
+    who = Who(identity.host, identity.pid, options.timeout_ms, promises=options.mode.promises)
     meta = MetaClient(ports, identity.addresses, who, identity.readdress)
     tasks: trio.Nursery = await nursery.start(_hold_tasks)
     tasks.start_soon(meta.run)

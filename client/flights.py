@@ -15,7 +15,7 @@ from ..fs.errors import Code, TideError
 from ..fs.messages.base import Message, Request
 from .answers import Answer
 from .link import Link, LinkKeeper
-from .requests import MAYBE_DONE, REPEATED, is_change, opened_inode, opens
+from .requests import MAYBE_DONE, REPEATED, is_change, opened_inode, opens, unpromised
 from .session import OpenInodes, Session
 
 Shape = Callable[[Any, memoryview], Any]
@@ -58,6 +58,11 @@ class Carrier(Protocol):
         """See ``OpenInodes.crossed``."""
         ...
 
+    @property
+    def recalls(self) -> int:
+        """Counts what may have ended promises: recalls, and new connections."""
+        ...
+
     def unwanted(self, inode: int) -> None:
         """It was opened for somebody who gave up."""
         ...
@@ -74,7 +79,10 @@ class Carrier(Protocol):
 class Flight:
     """One request. ``change``: its slot. ``since``: see ``OpenInodes.begin_opening``."""
 
-    __slots__ = ("answer", "change", "link", "request", "scope", "shape", "since", "withdrawn")
+    __slots__ = (
+        *("answer", "change", "link", "recalls", "request"),
+        *("scope", "shape", "since", "withdrawn"),
+    )
 
     def __init__(
         self,
@@ -84,6 +92,7 @@ class Flight:
         since: int | None,
         shape: Shape,
         answer: Answer[Any],
+        recalls: int,
     ) -> None:
         self.request = request
         self.link = link
@@ -91,6 +100,8 @@ class Flight:
         self.since = since
         self.shape = shape
         self.answer = answer
+        self.recalls = recalls
+        """How many there were at its start."""
         self.withdrawn = False
         self.scope: trio.CancelScope | None = None
         """Of the task that goes on with it."""
@@ -121,7 +132,7 @@ class Flights:
             change.sent = True
         since = self._opens.begin_opening() if opens(request) else None
         answer: Answer[Any] = Answer(lambda: self._withdraw(flight))
-        flight = Flight(request, link, change, since, shape, answer)
+        flight = Flight(request, link, change, since, shape, answer, self._carrier.recalls)
         link.peer.post(
             request,
             mutation=None if change is None else change.mutation,
@@ -181,7 +192,7 @@ class Flights:
         reply, payload = await self._carrier.carry_on(request, change, Failure(flight.link, error))
         if flight.since is not None:
             await self._keep_open(flight, flight.since, opened_inode(request, reply))
-        return flight.shape(reply, payload)
+        return self._late(flight, reply, payload)
 
     async def _opened_again(
         self, flight: Flight, since: int, inode: int, reply: Message, payload: memoryview
@@ -189,6 +200,12 @@ class Flights:
         if flight.change is not None:
             self._carrier.answered(flight.change)
         await self._keep_open(flight, since, inode)
+        return self._late(flight, reply, payload)
+
+    def _late(self, flight: Flight, reply: Message, payload: memoryview) -> Any:
+        """What is told by a task, and not where it came in."""
+        if flight.recalls != self._carrier.recalls:
+            reply = unpromised(reply)
         return flight.shape(reply, payload)
 
     async def _keep_open(self, flight: Flight, since: int, inode: int) -> None:

@@ -117,6 +117,9 @@ class File:
         self.sync_all = attributes.size > 0
         """Chunks may have been written by somebody else, or by us before we forgot."""
         self.pushes = trio.lowlevel.ParkingLot()
+        self.reading = 0
+        """So many reads that began under a promise are under way."""
+        self.readers = trio.lowlevel.ParkingLot()
         self._blocks = blocks
 
     def check_not_lost(self) -> None:
@@ -312,6 +315,10 @@ class File:
         for start, end in list(self.valid):
             for begin, stop in pinned.gaps(start, end):
                 self._forget_valid(begin, stop)
+        self.stop_fetching()
+
+    def stop_fetching(self) -> None:
+        """What is on its way may be of another version."""
         for fetch in self.fetches:
             fetch.wanted.clear()
 

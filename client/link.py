@@ -16,7 +16,7 @@ from ..fs.leader_search import LeaderSearch
 from ..fs.leader_watch import Leader
 from ..fs.limits import CALL_TIMEOUT_MS, SESSION_KEEPALIVE_MS
 from ..fs.members import Members, Readdress
-from ..fs.messages.base import Request
+from ..fs.messages.base import Done, Request
 from ..fs.messages.hello import ANY_CLUSTER, CLIENT
 from ..fs.messages.meta import Alive, KeepAlive, OpenSession
 from ..fs.ports import Ports
@@ -43,6 +43,8 @@ class Who(NamedTuple):
     pid: int
     timeout_ms: int | None = None
     """None: repeat for ever ("hard"). Else every request ends in TIMED_OUT after so long."""
+    promises: bool = False
+    """Whether the session wants to be promised what it is told."""
 
 
 class Link:
@@ -70,8 +72,9 @@ class LinkEvents(Protocol):
         """That session is over, and all that it held."""
         ...
 
-    def told(self, request: Request[Any]) -> None:
-        """A metaserver has sent a notice, or a request: UNKNOWN_METHOD for what is neither."""
+    def told(self, request: Request[Any]) -> Awaitable[None] | None:
+        """A metaserver has sent a notice, or a request: UNKNOWN_METHOD for what is neither. A
+        request is answered when what is returned was awaited; None: at once."""
         ...
 
 
@@ -173,8 +176,12 @@ class LinkKeeper:
             else:
                 pace.reset()
 
-    def _handle(self, incoming: Incoming) -> None:
-        self._events.told(incoming.request)
+    def _handle(self, incoming: Incoming) -> Awaitable[None] | None:
+        busy = self._events.told(incoming.request)
+        if busy is not None:
+            return _reply_after(incoming, busy)
+        incoming.reply(Done())
+        return None
 
     async def _find_link(self, search: LeaderSearch, peer: Peer | None) -> Link:
         """A link on ``peer`` if there is one that lives, else on whoever leads."""
@@ -194,7 +201,8 @@ class LinkKeeper:
         while True:
             if self.session is None:
                 self._nonce = self._nonce or self._ports.randomness.bytes(16)
-                request = OpenSession(self._nonce, self._who.host, self._who.pid)
+                who = self._who
+                request = OpenSession(self._nonce, who.host, who.pid, who.promises)
                 asked_ns = self._ports.clock.monotonic_ns()
                 opened = await peer.call(request)
                 self._nonce = b""
@@ -276,6 +284,11 @@ class LinkKeeper:
             str(error) if address in error.detail else f"{address}: {error}"
             for address, error in self._search.trouble.items()
         )
+
+
+async def _reply_after(incoming: Incoming, busy: Awaitable[None]) -> None:
+    await busy
+    incoming.reply(Done())
 
 
 async def _end_with_peer(link: Link) -> None:

@@ -33,10 +33,11 @@ from ..fs.members import Readdress
 from ..fs.messages.base import Message, Notice, Request
 from ..fs.messages.locks import LocksGranted
 from ..fs.messages.meta import CloseSession, CreateUnnamed, Open, Release
+from ..fs.messages.promises import Recall
 from ..fs.ports import Ports
 from .flights import Failure, Flights, PendingChange
 from .link import Link, LinkKeeper, Who
-from .requests import MAYBE_DONE, PATIENT, is_change, opened_inode, opens
+from .requests import MAYBE_DONE, PATIENT, is_change, opened_inode, opens, unpromised
 from .servers import SessionEvents
 from .session import OpenInodes
 
@@ -59,6 +60,8 @@ class MetaClient:
         self._timeout_ms = who.timeout_ms
         self._nursery: trio.Nursery | None = None
         self._closed = False
+        self.recalls = 0
+        """Counts what may have ended promises: recalls, and new connections."""
         self._opens = OpenInodes()
         self._slot_waiters = trio.lowlevel.ParkingLot()
         self._slots_wanted = 0
@@ -188,11 +191,20 @@ class MetaClient:
 
     def start(self, request: Request[R]) -> Awaitable[R]:
         """As ``call``; an Answer where no task is needed."""
-        return self._flights.take_off(request, lambda reply, _: reply) or self.call(request)
+        return self._flights.take_off(request, lambda reply, _: reply) or self._late(request)
 
     def start_exchange(self, request: Request[R]) -> Awaitable[tuple[R, memoryview]]:
         """As ``start``, with the reply's payload."""
-        return self._flights.take_off(request, lambda *both: both) or self.exchange(request)
+        return self._flights.take_off(request, lambda *both: both) or self._late_exchange(request)
+
+    async def _late(self, request: Request[R]) -> R:
+        reply, _ = await self._late_exchange(request)
+        return reply
+
+    async def _late_exchange(self, request: Request[R]) -> tuple[R, memoryview]:
+        recalls = self.recalls
+        reply, payload = await self.exchange(request)
+        return (reply if self.recalls == recalls else unpromised(reply)), payload
 
     def _too_late(self, what: str) -> TideError:
         return TideError(
@@ -225,6 +237,7 @@ class MetaClient:
 
     def linked(self) -> None:
         """There is a new link."""
+        self.recalls += 1
         self._slot_waiters.unpark_all()
         if self._events is not None:
             self._events.linked()
@@ -234,13 +247,18 @@ class MetaClient:
         if self._events is not None:
             self._events.expired(session)
 
-    def told(self, request: Request[Any]) -> None:
-        """A notice."""
+    def told(self, request: Request[Any]) -> Awaitable[None] | None:
+        """A notice, or a request."""
         if isinstance(request, LocksGranted):
             if self._events is not None:
                 self._events.granted(request)
+        elif isinstance(request, Recall):
+            self.recalls += 1
+            if self._events is not None:
+                return self._events.recalled(request.inodes)
         elif not isinstance(request, Notice):
             raise TideError(Code.UNKNOWN_METHOD, type(request).__name__)
+        return None
 
     # --- one request ---------------------------------------------------------------------
 

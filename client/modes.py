@@ -16,6 +16,7 @@ class Ground(Enum):
 
     NEVER = "never"
     UNTIL = "until a time"
+    PROMISED = "until recalled, and while the session lives"
 
 
 class Trust(NamedTuple):
@@ -28,7 +29,7 @@ class Trust(NamedTuple):
 
     def for_age(self, unchanged_ms: int) -> int:
         """Milliseconds to trust what has not changed for ``unchanged_ms`` (may be negative)."""
-        if self.ground is Ground.NEVER:
+        if self.ground is not Ground.UNTIL:
             return 0
         return min(max(unchanged_ms, self.min_ms), self.max_ms)
 
@@ -50,6 +51,9 @@ class Mode(NamedTuple):
     write_through: bool
     """A write is committed before it returns; else at close, fsync, or when much is dirty."""
     flush_at_close: bool
+    promises: bool = False
+    """The servers promise what they tell, and recall it before it changes. Each read(2) is of one
+    promised version, and each write(2) under an exclusive promise."""
 
 
 _NFS_TRUST = Trust(Ground.UNTIL, NFS_TRUST_MIN_MS, NFS_TRUST_MAX_MS)

@@ -2,10 +2,22 @@
 
 from typing import Any
 
+import msgspec
+
 from ..fs.errors import Code
 from ..fs.messages.base import METHODS, Request
 from ..fs.messages.locks import SetLock, Unlock, Withdraw
-from ..fs.messages.meta import Change, Compound, Create, CreateUnnamed, Entry, Node, Open
+from ..fs.messages.meta import (
+    Change,
+    Compound,
+    Content,
+    Create,
+    CreateUnnamed,
+    Entry,
+    Listing,
+    Node,
+    Open,
+)
 
 REPEATED = frozenset(
     {
@@ -34,6 +46,15 @@ def opens(request: Request[Any]) -> bool:
     return isinstance(request, Open | CreateUnnamed) or (
         isinstance(request, Create) and request.open
     )
+
+
+def unpromised(reply: Any) -> Any:
+    """The reply, for who understands it so late that a recall may have come in behind it."""
+    return msgspec.structs.replace(reply, promised=False) if _is_promised(reply) else reply
+
+
+def _is_promised(reply: object) -> bool:
+    return isinstance(reply, Entry | Node | Content | Listing) and reply.promised
 
 
 def opened_inode(request: Request[Any], reply: object) -> int:

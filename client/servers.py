@@ -31,6 +31,11 @@ class SessionEvents(Protocol):
         """Locks that were waited for."""
         ...
 
+    def recalled(self, inodes: list[int]) -> Awaitable[None] | None:
+        """Nothing is promised of these any more. What is returned is awaited before the recall is
+        answered."""
+        ...
+
 
 class MetaServers(Protocol):
     """The metaservers: one logical server that answers, with retries and failover inside.

@@ -30,7 +30,7 @@ from ..fs.messages.meta import (
     SetXattr,
     Space,
 )
-from .answers import then
+from .answers import finally_, then
 from .attributes_cache import Cached
 from .fuse.driver import Known, NewAttributes, Soon
 from .inodes import File
@@ -56,7 +56,7 @@ class AttributeOperations(LockOperations):
 
     def _getattr(self, inode: int) -> Awaitable[Known]:
         def learn(reply: Node) -> Known:
-            self.absorb(reply.attributes)
+            self.absorb(reply.attributes, promised=reply.promised)
             return self.known(reply.attributes)
 
         return self.ask(inode, GetAttributes(inode), learn)
@@ -83,7 +83,8 @@ class AttributeOperations(LockOperations):
         if file is None:
             return self.ask(inode, request, learn)
         done = self.writer.set_attributes(file, request)
-        return then(done, learn, lambda error: self.failed(inode, error))
+        ended = self.attributes.begin_change([inode])
+        return finally_(then(done, learn, lambda error: self.failed(inode, error)), ended)
 
     def _file_to_set(self, inode: int, new: NewAttributes) -> File | None:
         """The file whose writes such a change must be in order with."""

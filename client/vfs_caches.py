@@ -18,9 +18,9 @@ from ..fs.messages.base import Message, Request
 from ..fs.messages.meta import Change, DirectoryEntry
 from ..fs.ports.clock import Clock
 from .access_times import Readings
-from .answers import then
+from .answers import finally_, then
 from .attributes_cache import AttributesCache, Cached
-from .dentry_cache import DentryCache
+from .dentry_cache import Absence, DentryCache
 from .fuse.driver import KernelCaches, Known, Soon
 from .handles import Handles, OpenDirectory, OpenFile
 from .inodes import File, Files
@@ -65,7 +65,9 @@ class VfsCaches:
         self.meta = surroundings.meta
         self.clock = surroundings.clock
         self.host = surroundings.host
-        self.attributes = AttributesCache(surroundings.clock, self.mode.attributes)
+        self.attributes = AttributesCache(
+            surroundings.clock, self.mode.attributes, lambda: surroundings.meta.lease_until_ns
+        )
         self.names = DentryCache()
         self.listings = Listings()
         self.kernel_listings = KernelListings()
@@ -88,8 +90,9 @@ class VfsCaches:
         self.reader = Reader(self.shell)
         self.writer = Writer(self.shell, self.files)
 
-    def absorb(self, attributes: Attributes, *, own: bool = False) -> None:
-        """Attributes came from a server, ``own``: in the reply to a change that we made.
+    def absorb(self, attributes: Attributes, *, own: bool = False, promised: bool = False) -> None:
+        """Attributes came from a server, ``own``: in the reply to a change that we made;
+        ``promised``: only where a reply comes in, before a recall can come in behind it.
 
         (How the bytes of a file follow our own Commit is `client/committing.py`'s affair; ``own``
         is about names and extended attributes.)
@@ -98,7 +101,7 @@ class VfsCaches:
         # Otherwise the kernel believes it no longer, and the reply to its own question, which this
         # may be, must not be overtaken by a notice: it would not be believed.
         believed = is_directory and self.attributes.trust_ms(inode) > 0
-        cached = self.attributes.see(attributes, own=own)
+        cached = self.attributes.see(attributes, own=own, promised=promised)
         if cached is None:
             return
         if is_directory:
@@ -166,10 +169,22 @@ class VfsCaches:
         cached = self.attributes.peek(parent)
         return 0 if cached is None else cached.trust_ms(now_ns)
 
-    def ask(self, inode: int, request: Request[R], learn: Callable[[R], Soon[U]]) -> Awaitable[U]:
-        """Ask about ``inode``, or change it, and learn from the reply as it comes in. When the
-        inode is gone, what is cached of it goes too."""
-        return then(self.meta.start(request), learn, lambda error: self.failed(inode, error))
+    def ask(
+        self,
+        inode: int,
+        request: Request[R],
+        learn: Callable[[R], Soon[U]],
+        also: Sequence[int | Absence | None] = (),
+    ) -> Awaitable[U]:
+        """Ask about ``inode``, or change it (and ``also`` these, as far as they are known), and
+        learn from the reply as it comes in. When the inode is gone, what is cached of it goes
+        too."""
+        if not self.mode.promises or not isinstance(request, Change):
+            return then(self.meta.start(request), learn, lambda error: self.failed(inode, error))
+        changed = [one for one in (inode, *also) if isinstance(one, int)]
+        ended = self.attributes.begin_change(changed)
+        answer = then(self.meta.start(request), learn, lambda error: self.failed(inode, error))
+        return finally_(answer, ended)
 
     def change(self, inode: int, request: Change[R]) -> Awaitable[R]:
         """``ask``, for a task that learns from the reply itself."""

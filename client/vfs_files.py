@@ -54,7 +54,7 @@ class FileOperations(NameOperations):
 
         def learn(answer: tuple[Content, Buffer]) -> Soon[Opened]:
             reply, content = answer
-            file = self._opened_again(reply.attributes)
+            file = self._opened_again(reply)
 
             def use() -> Soon[Opened]:
                 self._learn_content(file, reply, content, held)
@@ -74,11 +74,12 @@ class FileOperations(NameOperations):
             return 0
         return file.version if file.valid.covers(0, file.server_size) else 0
 
-    def _opened_again(self, attributes: Attributes) -> File:
+    def _opened_again(self, reply: Content) -> File:
         """The server has it open for us."""
+        attributes = reply.attributes
         inode = attributes.inode
         self.meta.opened(inode)
-        self.absorb(attributes)
+        self.absorb(attributes, promised=reply.promised)
         if attributes.links == 0 and not self._is_open(inode):
             # Its last name went elsewhere; the kernel looks the path up again, and finds out.
             self.meta.released(inode)
@@ -206,6 +207,8 @@ class FileOperations(NameOperations):
                 self.was_read(file.inode)
         if not self.mode.cache_data:
             return self.reader.read_through(file, offset, length)
+        if self.mode.promises:
+            return self.read_promised(opened, offset, length)
         ahead = opened.read_ahead.follow(offset, length)
         found = self.reader.read(file, offset, length, opened.read_ahead.unit_bytes)
         if ahead is not None:
@@ -269,6 +272,7 @@ class FileOperations(NameOperations):
     async def _write_through(self, file: File, offset: int, data: Buffer) -> int:
         """The bytes are committed when this returns."""
         await self.writer.wait_room(len(data))
+        await self.claim(file)
         file.write(offset, data, self.clock.wall_ns())
         await self.write_out(file)
         return len(data)

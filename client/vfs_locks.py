@@ -11,7 +11,7 @@ import os
 
 from ..fs.errors import Code, TideError
 from ..fs.limits import LOCK_END
-from ..fs.messages.locks import LockAnswer, LockKind, LockList, TestLock
+from ..fs.messages.locks import LockAnswer, LockKind, LockList, LocksGranted, TestLock
 from .appending import Appender
 from .closings import Closings
 from .fuse.driver import LockRange, Soon
@@ -19,7 +19,8 @@ from .handles import OpenFile
 from .held_locks import Holder
 from .inodes import File
 from .locks import Locks, Wish
-from .vfs_caches import Surroundings, VfsCaches
+from .vfs_caches import Surroundings
+from .vfs_promises import PromiseOperations
 
 FENCE_XATTR = b"user.tidefs.fence"
 """The highest token of the locks that this mount holds on a file, as decimal digits. It is never
@@ -28,7 +29,7 @@ stored, and not listed, so that no copy of a file takes it along."""
 APPLICATIONS = (LockKind.RANGE, LockKind.WHOLE)
 
 
-class LockOperations(VfsCaches):
+class LockOperations(PromiseOperations):
     """The part of the vfs that deals with locks."""
 
     def __init__(self, surroundings: Surroundings) -> None:
@@ -41,8 +42,23 @@ class LockOperations(VfsCaches):
             self._locks_lost,
             surroundings.patience_ms,
         )
-        self.appender = Appender(self.shell, self.files, self.mode, self.writer, self.locks)
-        surroundings.meta.listen(self.locks)
+        self.appender = Appender(
+            self.shell, self.files, self.mode, self.writer, self.locks, self.claim
+        )
+        surroundings.meta.listen(self)
+
+    # --- what happens to the session (SessionEvents)
+
+    def linked(self) -> None:
+        self.promises_end()
+        self.locks.linked()
+
+    def expired(self, session: int) -> None:
+        self.promises_end()
+        self.locks.expired(session)
+
+    def granted(self, notice: LocksGranted) -> None:
+        self.locks.granted(notice)
 
     # --- what applications ask
 

@@ -5,7 +5,7 @@ is nothing to do for an fsync of a directory. Each reply carries the directory a
 and what is known of its other names stays good when only we changed it.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
@@ -19,6 +19,7 @@ from ..fs.messages.meta import (
     Entry,
     GetAttributes,
     Link,
+    Listing,
     Lookup,
     MakeDirectory,
     MakeSymlink,
@@ -32,7 +33,7 @@ from ..fs.messages.meta import (
     Target,
     Unlink,
 )
-from .answers import then
+from .answers import finally_, then
 from .dentry_cache import ABSENT
 from .fuse.driver import Caller, Known, OpenedDirectory, Soon
 from .handles import OpenDirectory
@@ -52,7 +53,7 @@ class NameOperations(AttributeOperations):
         if directory is not None and self.mode.entries.ground is not Ground.NEVER:
             found = self.names.get(parent, name)
             if found is ABSENT and name not in DOTS:
-                if directory.seen_ns < self.abroad_ns:
+                if directory.seen_ns < self.abroad_ns and not self.mode.promises:
                     return self._lookup_absent(parent, name)
                 raise _absent(parent, name)
             if isinstance(found, int):
@@ -67,7 +68,7 @@ class NameOperations(AttributeOperations):
         repository behind the name of a branch."""
 
         def learn(reply: Node) -> Soon[Known]:
-            self.absorb(reply.attributes)
+            self.absorb(reply.attributes, promised=reply.promised)
             if self.names.get(parent, name) is ABSENT:
                 raise _absent(parent, name)
             return self._lookup(parent, name)
@@ -78,7 +79,7 @@ class NameOperations(AttributeOperations):
         version = self.names.version(parent)
 
         def learn(reply: Entry) -> Known:
-            self.absorb(reply.parent)
+            self.absorb(reply.parent, promised=reply.promised)
             return self._learned(parent, name, reply)
 
         def failed(error: TideError) -> None:
@@ -91,13 +92,13 @@ class NameOperations(AttributeOperations):
         return then(self.meta.start(Lookup(parent, name)), learn, failed)
 
     def _learned(self, parent: int, name: bytes, reply: Entry) -> Known:
-        self.absorb(reply.attributes)
+        self.absorb(reply.attributes, promised=reply.promised)
         self.names.put(parent, name, reply.attributes.inode, reply.parent.data_version)
         return self.known(reply.attributes, parent)
 
     def _made(self, parent: int, name: bytes, reply: Entry) -> Known:
         """A name was made by us."""
-        self.absorb(reply.parent, own=True)
+        self.absorb(reply.parent, own=True, promised=reply.promised)
         return self._learned(parent, name, reply)
 
     def forget(self, inodes: object) -> None:
@@ -172,10 +173,10 @@ class NameOperations(AttributeOperations):
         _check_name(name)
 
         def learn(reply: Entry) -> Known:
-            self.absorb(reply.attributes, own=True)
+            self.absorb(reply.attributes, own=True, promised=reply.promised)
             return self._made(parent, name, reply)
 
-        return self.ask(parent, Link(inode, parent, name), learn)
+        return self.ask(parent, Link(inode, parent, name), learn, also=(inode,))
 
     # --- remove
 
@@ -184,6 +185,7 @@ class NameOperations(AttributeOperations):
             parent,
             Unlink(parent, name),
             lambda reply: self._removed(parent, name, reply.parent, reply.attributes),
+            also=(self.names.get(parent, name),),
         )
 
     def rmdir(self, parent: int, name: bytes) -> Soon[None]:
@@ -191,6 +193,7 @@ class NameOperations(AttributeOperations):
             parent,
             RemoveDirectory(parent, name),
             lambda reply: self._removed(parent, name, reply.parent, reply.attributes),
+            also=(self.names.get(parent, name),),
         )
 
     def _removed(self, parent: int, name: bytes, directory: Attributes, gone: Attributes) -> None:
@@ -216,7 +219,19 @@ class NameOperations(AttributeOperations):
             self.failed(new_parent, error)
 
         request = Rename(parent, name, new_parent, new_name, flags)
-        return then(self.meta.start(request), lambda reply: self._renamed(request, reply), failed)
+        ended = self._renaming(request)
+        done = then(self.meta.start(request), lambda reply: self._renamed(request, reply), failed)
+        return finally_(done, ended)
+
+    def _renaming(self, request: Rename) -> Callable[[], None]:
+        parents = request.parent, request.new_parent
+        inodes = [
+            self.names.get(request.parent, request.name),
+            self.names.get(request.new_parent, request.new_name),
+        ]
+        return self.attributes.begin_change(
+            [*parents, *(inode for inode in inodes if isinstance(inode, int))]
+        )
 
     def _renamed(self, request: Rename, reply: RenameDone) -> None:
         parent, name, new_parent, new_name, flags = msgspec.structs.astuple(request)
@@ -257,7 +272,7 @@ class NameOperations(AttributeOperations):
         """Knows what the first readdir would ask, which then need not. The kernel keeps its listing
         only if it also believes in what the names lead to: else it would ask for the attributes of
         one after the other, where a new listing renews them all."""
-        self.absorb(reply.attributes)
+        self.absorb(reply.attributes, promised=reply.promised)
         directory = OpenDirectory(inode)
         version = directory.asked = reply.attributes.data_version
         keep = self._kernel_has(inode, version) and self.attributes.trusts_all(
@@ -278,7 +293,7 @@ class NameOperations(AttributeOperations):
 
     def _open_directory(self, directory: OpenDirectory, *, keep: bool) -> OpenedDirectory:
         handle = self.open_directories.add(directory)
-        if not self.mode.cache_data or self.mode.entries.ground is Ground.NEVER:
+        if not self.mode.cache_data or self.mode.entries.ground is not Ground.UNTIL:
             return OpenedDirectory(handle, keep_listing=False, cache_listing=False)
         if not keep and self.kernel_listings.is_read(directory.inode):
             return OpenedDirectory(handle, keep_listing=True, cache_listing=False)
@@ -349,20 +364,28 @@ class NameOperations(AttributeOperations):
         asked, directory.asked = directory.asked, 0
         if asked and self.attributes.trusted(directory.inode) is not None:
             return asked  # just now, by opendir
-        if self.listings.version(directory.inode) is None:
+        known = self.listings.version(directory.inode)
+        if known is None:
             return 0
-        reply = await self.meta.call(GetAttributes(directory.inode))
-        self.absorb(reply.attributes)
-        return reply.attributes.data_version
+        if self.mode.promises and self.attributes.trusted(directory.inode) is not None:
+            return known
 
-    async def _page(self, directory: OpenDirectory, cookie: int) -> Page:
+        def learn(reply: Node) -> int:
+            self.absorb(reply.attributes, promised=reply.promised)
+            return reply.attributes.data_version
+
+        return await then(self.meta.start(GetAttributes(directory.inode)), learn)
+
+    def _page(self, directory: OpenDirectory, cookie: int) -> Awaitable[Page]:
         """A page from the server, of which everything is learned."""
-        inode = directory.inode
-        reply = await self.meta.call(ReadDirectory(inode, cookie, READDIR_ENTRIES_MAX))
-        version = reply.directory.data_version
-        self.absorb(reply.directory)
+        asked = self.meta.start(ReadDirectory(directory.inode, cookie, READDIR_ENTRIES_MAX))
+        return then(asked, lambda reply: self._page_learned(directory, cookie, reply))
+
+    def _page_learned(self, directory: OpenDirectory, cookie: int, reply: Listing) -> Page:
+        inode, version = directory.inode, reply.directory.data_version
+        self.absorb(reply.directory, promised=reply.promised)
         for entry in reply.entries:
-            self.absorb(entry.attributes)
+            self.absorb(entry.attributes, promised=reply.promised)
             self.names.put(inode, entry.name, entry.attributes.inode, version)
         page = Page(reply.entries, reply.end, [one.attributes.inode for one in reply.entries])
         goes_on = directory.version == version and directory.entries

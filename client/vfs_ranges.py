@@ -9,7 +9,8 @@ from .cloning import Cloner
 from .fuse.driver import Soon
 from .holes import Holes
 from .inodes import File
-from .vfs_caches import Surroundings, VfsCaches
+from .vfs_caches import Surroundings
+from .vfs_promises import PromiseOperations
 
 # linux/falloc.h
 KEEP_SIZE = 0x01
@@ -17,7 +18,7 @@ PUNCH_HOLE = 0x02
 ZERO_RANGE = 0x10
 
 
-class RangeOperations(VfsCaches):
+class RangeOperations(PromiseOperations):
     """The part of the vfs that deals with holes, and with bytes that move between files."""
 
     def __init__(self, surroundings: Surroundings) -> None:
@@ -57,6 +58,7 @@ class RangeOperations(VfsCaches):
             await self._zero(file, size, size, size)
 
     async def _zero(self, file: File, start: int, end: int, size: int) -> None:
+        await self.claim(file)
         try:
             await self._holes.zero(file, start, end, size)
         except TideError as error:
@@ -110,4 +112,10 @@ class RangeOperations(VfsCaches):
             or min(length, files[0].size - source_offset) < CLONE_MIN_BYTES
         ):
             raise TideError(Code.NOT_SUPPORTED, "cloning a part of a chunk")
-        return self._cloner.clone(files[0], source_offset, files[1], target_offset, length)
+        return self._clone(files[0], source_offset, files[1], target_offset, length)
+
+    async def _clone(
+        self, source: File, source_offset: int, target: File, target_offset: int, length: int
+    ) -> int:
+        await self.claim(target)
+        return await self._cloner.clone(source, source_offset, target, target_offset, length)

@@ -146,7 +146,7 @@ class TestNames:
 class TestAttributes:
     def test_trust_grows_while_nothing_changes(self):
         clock = Clock()
-        cache = AttributesCache(clock, MODES["nfs"].attributes)
+        cache = AttributesCache(clock, MODES["nfs"].attributes, lambda: 0)
         cache.see(attributes())
         assert cache.trust_ms(2) == 3_000
         clock.now += 3 * SECOND
@@ -159,17 +159,79 @@ class TestAttributes:
         assert cache.trust_ms(2) == 60_000
 
     def test_old_replies_are_refused(self):
-        cache = AttributesCache(Clock(), MODES["nfs"].attributes)
+        cache = AttributesCache(Clock(), MODES["nfs"].attributes, lambda: 0)
         assert cache.see(attributes(change=5))
         assert not cache.see(attributes(change=4))
         assert cache.get(2).attributes.change == 5
 
     def test_bounds(self):
-        cache = AttributesCache(Clock(), MODES["nfs"].attributes, capacity=3)
+        cache = AttributesCache(Clock(), MODES["nfs"].attributes, lambda: 0, capacity=3)
         for inode in range(5):
             cache.see(attributes(inode))
         assert cache.get(1) is None
         assert cache.get(4) is not None
+
+
+class TestPromises:
+    def setup_method(self):
+        self.clock = Clock()
+        self.lease_until_ns = self.clock.now + 10 * SECOND
+        trust = Trust(Ground.PROMISED)
+        self.cache = AttributesCache(self.clock, trust, lambda: self.lease_until_ns)
+
+    def test_what_is_not_promised_is_not_believed(self):
+        self.cache.see(attributes())
+        assert self.cache.trusted(2) is None
+        self.cache.see(attributes(), promised=True)
+        assert self.cache.trusted(2) is not None
+        assert self.cache.trust_ms(2) == 0, "the kernel asks each time"
+
+    def test_until_it_is_recalled(self):
+        self.cache.see(attributes(), promised=True)
+        self.cache.see(attributes(3), promised=True)
+        self.cache.recall(2)
+        assert self.cache.trusted(2) is None
+        assert self.cache.trusted(3) is not None
+        assert not self.cache.trusts_all([2, 3])
+        assert self.cache.trusts_all([3])
+
+    def test_on_a_new_connection_nothing_is_promised(self):
+        self.cache.see(attributes(), promised=True)
+        self.cache.recall_all()
+        assert self.cache.trusted(2) is None
+        self.cache.see(attributes(), promised=True)
+        assert self.cache.trusted(2) is not None
+
+    def test_no_longer_than_the_lease(self):
+        self.cache.see(attributes(), promised=True)
+        self.cache.claim(2)
+        self.clock.now += 10 * SECOND
+        assert self.cache.trusted(2) is None
+        assert not self.cache.claimed(2)
+        self.lease_until_ns += 5 * SECOND  # the session lived on, and was never recalled
+        assert self.cache.trusted(2) is not None
+        assert self.cache.claimed(2)
+
+    def test_not_while_a_change_of_ours_may_have_been_made(self):
+        self.cache.see(attributes(change=5), promised=True)
+        ended = self.cache.begin_change([2, 77])
+        assert self.cache.trusted(2) is None
+        self.cache.see(attributes(change=6), own=True)
+        ended()
+        known = self.cache.trusted(2)
+        assert known is not None, "our own change ends no promise"
+        assert known.attributes.change == 6
+
+    def test_claims_go_with_the_promise(self):
+        self.cache.claim(2)
+        assert not self.cache.claimed(2), "nothing is known of it"
+        for recall in (lambda: self.cache.recall(2), self.cache.recall_all):
+            self.cache.see(attributes(), promised=True)
+            assert not self.cache.claimed(2)
+            self.cache.claim(2)
+            assert self.cache.claimed(2)
+            recall()
+            assert not self.cache.claimed(2)
 
 
 class TestReadAhead:

@@ -1,0 +1,117 @@
+"""Promises, in the modes that live by them: reading and writing under them, and letting go of them.
+
+Linearizability (Herlihy and Wing 1990) rests on three rules. A read is of bytes that are promised
+from its beginning to its end. A write happens while the file is promised to nobody else. And a
+recall is answered when nothing that began under the promise is under way any more. Who is cut off
+stops believing when the session's lease ends, which the metaserver waits for.
+"""
+
+import logging
+from collections.abc import Awaitable
+
+import trio
+
+from ..fs.codec import Buffer
+from ..fs.errors import TideError
+from ..fs.messages.meta import GetAttributes, Node
+from ..fs.messages.promises import Claim
+from .answers import settled
+from .fuse.driver import Soon
+from .handles import OpenFile
+from .inodes import File
+from .vfs_caches import VfsCaches
+
+log = logging.getLogger(__name__)
+
+PROMISE_RETRY_MS = 5
+"""Until a promise is asked for again that could not be made."""
+
+
+class PromiseOperations(VfsCaches):
+    """The part of the vfs that deals with promises."""
+
+    # --- reading and writing
+
+    def read_promised(self, opened: OpenFile, offset: int, length: int) -> Soon[Buffer]:
+        """Bytes of one version, which was that of the servers at some moment of the call."""
+        file = opened.file
+        if self.attributes.trusted(file.inode) is not None:
+            end = min(offset + length, file.size)
+            if offset >= end:
+                return b""
+            if file.valid.covers(offset, end):
+                return file.get(offset, end)
+        return self._read_when_promised(opened, offset, length)
+
+    async def _read_when_promised(self, opened: OpenFile, offset: int, length: int) -> Buffer:
+        file = opened.file
+        while True:
+            await self.hold(file)
+            connection = self.attributes.connection
+            file.reading += 1
+            try:
+                unit = opened.read_ahead.unit_bytes
+                found: Buffer = await settled(self.reader.read(file, offset, length, unit))
+            finally:
+                file.reading -= 1
+                if not file.reading:
+                    file.readers.unpark_all()
+            lives = self.clock.monotonic_ns() < self.meta.lease_until_ns
+            if lives and connection == self.attributes.connection:
+                return found
+
+    async def hold(self, file: File) -> None:
+        """Return when what is known of the file is promised. Nothing happens between that and the
+        return."""
+        while self.attributes.trusted(file.inode) is None:
+            await self._ask_promise(file.inode, GetAttributes(file.inode))
+            if self.attributes.trusted(file.inode) is None:
+                await trio.sleep(PROMISE_RETRY_MS / 1000)  # somebody is changing it
+
+    async def claim(self, file: File) -> None:
+        """Return when nobody else is promised anything of the file, nor may change it; in modes
+        without promises, at once. Nothing happens between that and the return."""
+        if not self.mode.promises:
+            return
+        while not self.attributes.claimed(file.inode):
+            await self._ask_promise(file.inode, Claim(file.inode))
+            if not self.attributes.claimed(file.inode):
+                await trio.sleep(PROMISE_RETRY_MS / 1000)
+
+    async def _ask_promise(self, inode: int, request: GetAttributes | Claim) -> None:
+        def learn(reply: Node) -> None:
+            self.absorb(reply.attributes, promised=reply.promised)
+            if reply.promised and isinstance(request, Claim):
+                self.attributes.claim(inode)
+
+        await self.ask(inode, request, learn)
+
+    # --- recalls
+
+    def recalled(self, inodes: list[int]) -> Awaitable[None] | None:
+        """Believe nothing of these any more. What is returned ends when nothing that began under
+        the promises is under way; None: nothing is."""
+        busy = []
+        for inode in inodes:
+            self.attributes.recall(inode)
+            file = self.files.peek(inode)
+            if file is not None and (file.reading or file.modified):
+                busy.append(file)
+            elif file is not None:
+                file.stop_fetching()
+        return self._let_go(busy) if busy else None
+
+    async def _let_go(self, files: list[File]) -> None:
+        for file in files:
+            while file.reading:
+                await file.readers.park()
+            file.stop_fetching()
+            if file.modified:
+                try:
+                    await self.writer.write_back(file)
+                except TideError as error:
+                    log.warning("inode %d, which is recalled: %s", file.inode, error)
+
+    def promises_end(self) -> None:
+        """There is a new connection: what was promised on the one before holds no more."""
+        self.attributes.recall_all()
