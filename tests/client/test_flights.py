@@ -121,19 +121,13 @@ async def test_what_may_have_happened_in_a_session_that_ended_is_not_done_again(
     autojump_clock, code
 ):
     async with linked() as (meta, client):
-
-        def lose(request):
-            if not isinstance(request, Unlink):
-                return None
-            meta.alive.clear()
-            meta.cut()
-            return TideError(code, "") if code is not Code.DISCONNECTED else CUT
-
-        meta.rules.append(lose)
+        meta.alive.clear()
+        meta.rules.append(once(Unlink, TideError(Code.SESSION_EXPIRED, "100")))
+        meta.rules.append(once(Unlink, TideError(code, "")))
         heard = Heard()
         heard.of(client.start(UNLINK))
         assert (await heard.wait()).code is Code.SESSION_EXPIRED
-        assert len(meta.of(Unlink)) == 1
+        assert {m.session for m in meta.mutations_of(Unlink)} == {100}
 
 
 async def test_what_was_refused_as_too_much_has_not_happened(autojump_clock):
@@ -359,14 +353,13 @@ async def test_who_waits_until_all_is_settled_waits_for_what_was_just_given_up(
             await heard.wait()
         coming.withdraw()
         settled = Settled(client)
-        async with trio.open_nursery() as callers:
-            callers.start_soon(settled.wait)
-            await until(lambda: meta.held)
-            await trio.sleep(1)
-            assert settled.done == (when == "when it is answered")
-            for incoming in meta.held:
-                incoming.reply(REMOVED)
-            meta.holds = ()
+        with trio.move_on_after(1):
+            await settled.wait()  # from this very moment on
+        assert settled.done == (when == "when it is answered")
+        for incoming in meta.held:
+            incoming.reply(REMOVED)
+        meta.holds = ()
+        await client.settled()
 
 
 # --- order, bugs, garbage

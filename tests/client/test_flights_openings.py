@@ -72,6 +72,24 @@ async def test_what_was_opened_stays_open(autojump_clock, request_):
         assert meta.of(ResumeSession)[-1].open_inodes == [5]
 
 
+@OPENINGS
+async def test_no_opening_is_under_way_for_ever(autojump_clock, request_):
+    """As long as one is, all releases are remembered."""
+    async with linked() as (meta, client):
+        await client.start(request_)
+        coming = await crossed_by_release(meta, client, request_)
+        await until(lambda: meta.held)
+        answered(meta)
+        await coming
+        meta.holds = ()
+        meta.rules.append(once(type(request_), TideError(Code.UNAVAILABLE, "")))
+        await client.start(request_)
+        meta.rules.append(once(type(request_), TideError(Code.NO_SPACE, "")))
+        with pytest.raises(TideError):
+            await client.start(request_)
+        assert client._opens._opening == 0
+
+
 async def test_a_create_whose_first_answer_was_lost_is_noted_as_open(autojump_clock):
     async with linked() as (meta, client):
         meta.rules.append(once(type(CREATE), CUT))
@@ -146,7 +164,8 @@ async def test_what_a_cancelled_task_opened_is_closed(autojump_clock, request_):
         await released(meta)
 
 
-async def test_who_opens_it_too_keeps_it_open(autojump_clock):
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_who_opens_it_too_keeps_it_open(autojump_clock, is_first):
     async with linked() as (meta, client):
         meta.holds = (Open,)
         coming = client.start(OPEN)
@@ -154,6 +173,8 @@ async def test_who_opens_it_too_keeps_it_open(autojump_clock):
         heard.of(then(client.start(OPEN), lambda _: client.opened(5)))
         await until(lambda: len(meta.held) == 2)
         coming.withdraw()
+        if not is_first:
+            meta.held.reverse()
         answered(meta)
         await heard.wait()
         await trio.sleep(5)
