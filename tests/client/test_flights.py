@@ -393,7 +393,7 @@ async def test_a_reply_and_a_notice_are_understood_in_the_order_they_were_sent(
         question, change = meta.held
         if is_first:
             question.reply(NODE)
-        question.peer.tell(LocksGranted(100, []))
+        question.peer.tell(LocksGranted(100, []), more=True)  # all in one pass
         change.reply(REMOVED)
         question.reply(NODE)
         await until(lambda: len(order) == 3)
