@@ -52,6 +52,11 @@ LOCKS_LISTED_MAX = 2_048  # in one answer
 LOCK_ASK_AGAIN_MS = 3_000  # who waits for a lock asks how it stands: a notice may be lost
 APPEND_TURN_MS = 50  # so long a mount keeps its turn to append to a file, if nobody else waits
 
+# Promises.
+PROMISES_MAX = 1 << 19  # held, of all sessions; the oldest are recalled to make room
+PROMISES_RECALLED_AT_ONCE = PROMISES_MAX // 64  # then
+CLAIM_PATIENCE_MS = CALL_TIMEOUT_MS // 2  # who cannot have an inode alone by then asks again
+
 # Chunks.
 CHUNK_BYTES = 64 * MIB
 CHECKSUM_BLOCK_BYTES = 64 * KIB
@@ -168,6 +173,8 @@ assert RAFT_ELECTION_MIN_MS * 4 < LEADER_SILENT_MAX_MS, "a new one is told of be
 assert RESUME_PIECES_MAX * (9 + 29) < FRAME_HEADER_MAX_BYTES
 assert LOCKS_PER_SESSION_MAX * (9 + 19) < FRAME_HEADER_MAX_BYTES, "GetSessionLocks fits"
 assert LOCKS_LISTED_MAX * (NAME_MAX_BYTES + 90) < FRAME_HEADER_MAX_BYTES, "and so does ListLocks"
+assert READDIR_ENTRIES_MAX < PROMISES_RECALLED_AT_ONCE < PROMISES_MAX, "there is room for a reply"
+assert PROMISES_RECALLED_AT_ONCE * 9 < FRAME_HEADER_MAX_BYTES, "and those fit one Recall"
 assert HEARTBEAT_MS * 3 < CHUNKSERVER_DEAD_MS
 assert NFS_TRUST_MIN_MS <= NFS_TRUST_MAX_MS
 assert REPLICAS_MIN_DURING_REPAIR <= REPLICAS_DEFAULT <= REPLICAS_MAX

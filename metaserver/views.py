@@ -50,6 +50,12 @@ class Views:
         inode = self.tables.inodes.require(dentry.inode)
         return meta.Entry(inode.attributes(), directory.attributes())
 
+    def named(self, parent: int, name: bytes) -> int:
+        """The number of the inode that a directory calls so; 0: none, whatever ``parent`` is."""
+        directory = self.tables.inodes.get(parent)
+        dentry = None if directory is None else self.tables.names.find(directory, name)
+        return 0 if dentry is None else dentry.inode
+
     def attributes(self, inode: int) -> Attributes:
         """STALE_HANDLE when it is gone; an orphan is still there."""
         return self.tables.inodes.require(inode).attributes()
