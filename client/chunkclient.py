@@ -233,6 +233,7 @@ class ChunkClient:
         while True:
             peer = await self._connections.to(replica)
             try:
+                self._metaservers.counters.asks(request)
                 return await peer.exchange(
                     request, payload=buffers, mutation=mutation, timeout_ms=timeout_ms
                 )

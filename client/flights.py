@@ -10,27 +10,17 @@ from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from ..fs.calls import Mutation
 from ..fs.errors import Code, TideError
 from ..fs.messages.base import Message, Request
 from .answers import Answer
+from .counters import Counters
 from .link import Link, LinkKeeper
 from .requests import MAYBE_DONE, REPEATED, is_change, opened_inode, opens, unpromised
-from .session import OpenInodes, Session
+from .session import OpenInodes
+from .slots import PendingChange, Slots
 
 Shape = Callable[[Any, memoryview], Any]
 """What is told, of a reply and its payload."""
-
-
-class PendingChange:
-    """A mutation on its way, with the slot that it keeps until it is answered."""
-
-    def __init__(self, session: Session, mutation: Mutation) -> None:
-        self.session = session
-        self.mutation = mutation
-        self.sent = False
-        self.maybe_done = False
-        self.over = False
 
 
 class Failure(NamedTuple):
@@ -41,12 +31,7 @@ class Failure(NamedTuple):
 
 
 class Carrier(Protocol):
-    """Who carries on with what did not land, and minds the slots and what was left alone."""
-
-    @property
-    def slots_awaited(self) -> bool:
-        """Whether somebody waits for a slot already."""
-        ...
+    """Who carries on with what did not land."""
 
     async def carry_on(
         self, request: Request[Any], change: PendingChange | None, failure: Failure
@@ -58,6 +43,8 @@ class Carrier(Protocol):
         """See ``OpenInodes.crossed``."""
         ...
 
+    counters: Counters
+
     @property
     def recalls(self) -> int:
         """Counts what may have ended promises: recalls, and new connections."""
@@ -65,14 +52,6 @@ class Carrier(Protocol):
 
     def unwanted(self, inode: int) -> None:
         """It was opened for somebody who gave up."""
-        ...
-
-    def answered(self, change: PendingChange) -> None:
-        """Its slot is free."""
-        ...
-
-    def left_alone(self, change: PendingChange) -> None:
-        """Nobody waits for it any more, if it is not over."""
         ...
 
 
@@ -110,10 +89,13 @@ class Flight:
 class Flights:
     """All flights of one client; tasks that go on with them live in ``nursery`` while it is set."""
 
-    def __init__(self, links: LinkKeeper, opens: OpenInodes, carrier: Carrier) -> None:
+    def __init__(
+        self, links: LinkKeeper, opens: OpenInodes, slots: Slots, carrier: Carrier
+    ) -> None:
         self.nursery: trio.Nursery | None = None
         self._links = links
         self._opens = opens
+        self._slots = slots
         self._carrier = carrier
 
     def take_off(self, request: Request[Any], shape: Shape) -> Answer[Any] | None:
@@ -123,16 +105,14 @@ class Flights:
             return None
         change = None
         if is_change(request):
-            if self._carrier.slots_awaited:
-                return None  # who waits would never have a turn
-            mutation = link.session.take()
-            if mutation is None:
+            change = self._slots.take_now(link.session)
+            if change is None:
                 return None
-            change = PendingChange(link.session, mutation)
             change.sent = True
         since = self._opens.begin_opening() if opens(request) else None
         answer: Answer[Any] = Answer(lambda: self._withdraw(flight))
         flight = Flight(request, link, change, since, shape, answer, self._carrier.recalls)
+        self._carrier.counters.asks(request)
         link.peer.post(
             request,
             mutation=None if change is None else change.mutation,
@@ -160,7 +140,7 @@ class Flights:
         if since is not None:
             self._opens.end_opening()
         if flight.change is not None:
-            self._carrier.answered(flight.change)
+            self._slots.give_back(flight.change)
         flight.answer.tell(told)
 
     # --- with a task
@@ -198,7 +178,7 @@ class Flights:
         self, flight: Flight, since: int, inode: int, reply: Message, payload: memoryview
     ) -> Any:
         if flight.change is not None:
-            self._carrier.answered(flight.change)
+            self._slots.give_back(flight.change)
         await self._keep_open(flight, since, inode)
         return self._late(flight, reply, payload)
 
@@ -219,6 +199,6 @@ class Flights:
         """What was sent is carried to its end, if it changes something."""
         flight.withdrawn = True
         if flight.change is not None:
-            self._carrier.left_alone(flight.change)
+            self._slots.leave_alone(flight.change)
         if flight.scope is not None:
             flight.scope.cancel()

@@ -35,11 +35,13 @@ from ..fs.messages.locks import LocksGranted
 from ..fs.messages.meta import CloseSession, CreateUnnamed, Open, Release
 from ..fs.messages.promises import Recall
 from ..fs.ports import Ports
-from .flights import Failure, Flights, PendingChange
+from .counters import Counters
+from .flights import Failure, Flights
 from .link import Link, LinkKeeper, Who
 from .requests import MAYBE_DONE, PATIENT, is_change, opened_inode, opens, unpromised
 from .servers import SessionEvents
 from .session import OpenInodes
+from .slots import PendingChange, Slots, over
 
 log = logging.getLogger(__name__)
 
@@ -60,18 +62,15 @@ class MetaClient:
         self._timeout_ms = who.timeout_ms
         self._nursery: trio.Nursery | None = None
         self._closed = False
+        self.counters = Counters()
         self.recalls = 0
         """Counts what may have ended promises: recalls, and new connections."""
         self._opens = OpenInodes()
-        self._slot_waiters = trio.lowlevel.ParkingLot()
-        self._slots_wanted = 0
         self._links = LinkKeeper(ports, addresses, who, self._opens, self, readdress)
-        self._flights = Flights(self._links, self._opens, self)
+        self._slots = Slots(self._links)
+        self._flights = Flights(self._links, self._opens, self._slots, self)
         self._events: SessionEvents | None = None
         self._something_closed = trio.Event()
-        self._left_alone: set[PendingChange] = set()
-        """Changes that were sent, and whose callers were cancelled."""
-        self._one_settled = trio.Event()
         self._refusals: dict[Backoff, TideError] = {}
         """Why requests that will be sent again are not answered now."""
 
@@ -145,9 +144,7 @@ class MetaClient:
 
     async def settled(self) -> None:
         """Return when no change is under way any more whose caller gave up before this."""
-        before = set(self._left_alone)
-        while before & self._left_alone:
-            await self._one_settled.wait()
+        await self._slots.settled()
 
     async def renew(self, session: int) -> None:
         """Return when that session is known to live, with a new lease; SESSION_EXPIRED."""
@@ -164,7 +161,7 @@ class MetaClient:
         while True:
             link = await self._links.wait()
             if link.session.id != session:
-                raise _over(session)
+                raise over(session)
             try:
                 await self._links.renew(link)
             except TideError as error:
@@ -238,7 +235,7 @@ class MetaClient:
     def linked(self) -> None:
         """There is a new link."""
         self.recalls += 1
-        self._slot_waiters.unpark_all()
+        self._slots.changed()
         if self._events is not None:
             self._events.linked()
 
@@ -254,6 +251,7 @@ class MetaClient:
                 self._events.granted(request)
         elif isinstance(request, Recall):
             self.recalls += 1
+            self.counters.recalls += len(request.inodes)
             if self._events is not None:
                 return self._events.recalled(request.inodes)
         elif not isinstance(request, Notice):
@@ -312,9 +310,10 @@ class MetaClient:
             while True:
                 link = await self._links.wait()
                 if session not in (None, link.session.id):
-                    raise _over(session)
+                    raise over(session)
                 sent = True
                 try:
+                    self.counters.asks(request)
                     return await link.peer.exchange(request, payload=payload)
                 except TideError as error:
                     await self._recover(link, error, backoff)
@@ -326,7 +325,7 @@ class MetaClient:
     async def _change(
         self, request: Request[R], payload: Sequence[Buffer], session: int | None
     ) -> tuple[R, memoryview]:
-        change = await self._take_slot(session)
+        change = await self._slots.take(session)
         return await self._answered_change(change, request, payload, session)
 
     async def _answered_change(
@@ -347,15 +346,15 @@ class MetaClient:
         except trio.Cancelled:
             if change.sent and self._nursery is not None and not self._closed:
                 copied = [bytes(buffer) for buffer in payload]
-                self._left_alone.add(change)
+                self._slots.leave_alone(change)
                 self._nursery.start_soon(self._carry_to_the_end, change, request, copied, session)
             else:
-                self._give_back(change)
+                self._slots.give_back(change)
             raise
         except BaseException:
-            self._give_back(change)
+            self._slots.give_back(change)
             raise
-        self._give_back(change)
+        self._slots.give_back(change)
         if is_unnamed and not is_there:
             # Without a name, and open to nobody that the new leader knew of, it was reaped. No
             # application has seen it.
@@ -382,11 +381,12 @@ class MetaClient:
                         f"{type(request).__name__}: the session ended before it was answered;"
                         " it may have been done or not",
                     )
-                anew = await self._take_slot(session)
+                anew = await self._slots.take(session)
                 change.session, change.mutation = anew.session, anew.mutation
                 continue
             change.sent = True
             try:
+                self.counters.asks(request)
                 return await link.peer.exchange(request, payload=payload, mutation=change.mutation)
             except TideError as error:
                 change.maybe_done |= error.code in MAYBE_DONE
@@ -406,7 +406,7 @@ class MetaClient:
         except TideError as error:
             log.info("%s, which nobody waits for any more: %s", type(request).__name__, error)
         finally:
-            self._give_back(change)
+            self._slots.give_back(change)
 
     async def _recover(self, link: Link, error: TideError, backoff: Backoff) -> None:
         """Return when the request should be sent again; what is final is raised."""
@@ -440,49 +440,10 @@ class MetaClient:
             return await self._repeat(request, (), None, failure)
         return await self._answered_change(change, request, (), None, failure)
 
-    @property
-    def slots_awaited(self) -> bool:
-        """Whether somebody waits for a slot already."""
-        return self._slots_wanted > 0
-
     def unwanted(self, inode: int) -> None:
         """It was opened, or may have been, for somebody who gave up."""
         self.opened(inode)
         self.released(inode)
-
-    def answered(self, change: PendingChange) -> None:
-        """Its slot is free."""
-        self._give_back(change)
-
-    def left_alone(self, change: PendingChange) -> None:
-        """Nobody waits for it any more, if it is not over."""
-        if not change.over:
-            self._left_alone.add(change)
-
-    # --- slots ---------------------------------------------------------------------------
-
-    async def _take_slot(self, wanted: int | None) -> PendingChange:
-        self._slots_wanted += 1
-        try:
-            while True:
-                session = (await self._links.wait()).session
-                if wanted not in (None, session.id):
-                    raise _over(wanted)
-                mutation = session.take()
-                if mutation is not None:
-                    return PendingChange(session, mutation)
-                await self._slot_waiters.park()
-        finally:
-            self._slots_wanted -= 1
-
-    def _give_back(self, change: PendingChange) -> None:
-        change.over = True
-        change.session.give_back(change.mutation)
-        self._slot_waiters.unpark()
-        if change in self._left_alone:
-            self._left_alone.remove(change)
-            self._one_settled.set()
-            self._one_settled = trio.Event()
 
     # --- releases ------------------------------------------------------------------------
 
@@ -501,7 +462,3 @@ class MetaClient:
                 log.debug("a Release will be repeated: %s", error)
             if not self._opens.to_release:
                 self._something_closed = trio.Event()
-
-
-def _over(session: int | None) -> TideError:
-    return TideError(Code.SESSION_EXPIRED, f"session {session}")

@@ -39,6 +39,8 @@ class Mode(NamedTuple):
 
     name: str
     model: str
+    fresh: str
+    """For people: what makes sure that the newest is seen."""
     attributes: Trust
     entries: Trust
     """Names, present or absent, as long as their directory's attributes are trusted."""
@@ -64,6 +66,7 @@ MODES: dict[str, Mode] = {
         Mode(
             name="uncached",
             model="remote access",
+            fresh="always: each call asks the servers",
             attributes=Trust(Ground.NEVER),
             entries=Trust(Ground.NEVER),
             cache_data=False,
@@ -75,6 +78,7 @@ MODES: dict[str, Mode] = {
         Mode(
             name="nfs",
             model="remote access, cached",
+            fresh="open(2), which asks the server; stat(2) within seconds, at the latest after 60",
             attributes=_NFS_TRUST,
             entries=_NFS_TRUST,
             cache_data=True,

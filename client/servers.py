@@ -12,6 +12,7 @@ from ..fs.codec import Buffer
 from ..fs.messages.base import Message, Request
 from ..fs.messages.locks import LocksGranted
 from ..fs.messages.places import ChunkPlace
+from .counters import Counters
 
 R = TypeVar("R", bound=Message)
 
@@ -47,6 +48,9 @@ class MetaServers(Protocol):
     The bookkeeping (which inodes are open, which chunks are reserved) is what ResumeSession tells
     a server that restarted; none of these methods waits.
     """
+
+    counters: Counters
+    """Where all requests of this mount are counted."""
 
     @property
     def session(self) -> int:

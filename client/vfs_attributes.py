@@ -34,7 +34,7 @@ from .answers import finally_, then
 from .attributes_cache import Cached
 from .fuse.driver import Known, NewAttributes, Soon
 from .inodes import File
-from .vfs_locks import FENCE_XATTR, LockOperations
+from .vfs_told import ToldOperations
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ TIME_MAX_NS = (1 << 63) - 1
 """Times from 1677 to 2262. What lies beyond becomes that, as on other file systems of Linux."""
 
 
-class AttributeOperations(LockOperations):
+class AttributeOperations(ToldOperations):
     """The part of the vfs that deals with single inodes, but for their bytes."""
 
     def getattr(self, inode: int, handle: int | None) -> Soon[Known]:
@@ -163,8 +163,8 @@ class AttributeOperations(LockOperations):
     # --- extended attributes
 
     def getxattr(self, inode: int, name: bytes) -> Soon[bytes]:
-        if name == FENCE_XATTR:
-            return self.fence_text(inode)
+        if name in self.told_xattrs:
+            return self.told_xattrs[name](inode)
         cached = self.attributes.trusted(inode)
         if cached is not None:
             value = cached.xattrs.get(name)
@@ -197,7 +197,7 @@ class AttributeOperations(LockOperations):
     def setxattr(
         self, inode: int, name: bytes, value: bytes, flags: int, *, kill_set_group_id: bool = False
     ) -> Soon[None]:
-        _check_may_change(name)
+        self._check_may_change(name)
         if len(name) > XATTR_NAME_MAX_BYTES:
             raise TideError(Code.NO_BUFFER_ROOM, f"an attribute's name of {len(name)} bytes")
         if len(value) > XATTR_VALUE_MAX_BYTES:
@@ -213,13 +213,17 @@ class AttributeOperations(LockOperations):
         return self.ask(inode, SetXattr(inode, name, value, flags, kill_set_group_id), learn)
 
     def removexattr(self, inode: int, name: bytes) -> Soon[None]:
-        _check_may_change(name)
+        self._check_may_change(name)
 
         def learn(reply: Node) -> None:
             self.absorb(reply.attributes, own=True)
             self._keep(inode, reply.attributes.change, name, None)
 
         return self.ask(inode, RemoveXattr(inode, name), learn)
+
+    def _check_may_change(self, name: bytes) -> None:
+        if name in self.told_xattrs:
+            raise TideError(Code.NOT_PERMITTED, f"{name!r} is told by the mount, and cannot be set")
 
     def _change_of(self, inode: int) -> int:
         cached = self.attributes.get(inode)
@@ -246,11 +250,6 @@ class AttributeOperations(LockOperations):
 
 def _in_range(time_ns: int | None) -> int | None:
     return None if time_ns is None else min(max(time_ns, TIME_MIN_NS), TIME_MAX_NS)
-
-
-def _check_may_change(name: bytes) -> None:
-    if name == FENCE_XATTR:
-        raise TideError(Code.NOT_PERMITTED, f"{name!r} is told by the locks that are held")
 
 
 def _names(cached: Cached) -> list[bytes]:

@@ -64,6 +64,7 @@ class VfsCaches:
         self.mode = surroundings.mode
         self.meta = surroundings.meta
         self.clock = surroundings.clock
+        self.counters = surroundings.meta.counters
         self.host = surroundings.host
         self.attributes = AttributesCache(
             surroundings.clock, self.mode.attributes, lambda: surroundings.meta.lease_until_ns

@@ -19,6 +19,8 @@ COMMANDS = {
     "status": (".status", "Servers, space, copies, and what is wrong"),
     "cluster": (".cluster_commands", "See the group of metaservers; add, remove, replace some"),
     "locks": (".locks", "Who holds locks on which files, and who waits for them"),
+    "stats": (".stats", "What a mount was asked, and what it asked the servers; --watch"),
+    "why": (".why", "What a mount believes of a file, on what ground, and what makes it fresh"),
     "install-helpers": (".install_helpers", "Have mount(8), umount(8) and fstab know TideFS"),
     "metaserver": ("..metaserver.command", "Run one metaserver in the foreground"),
     "chunkserver": ("..chunkserver.command", "Run one chunkserver in the foreground"),

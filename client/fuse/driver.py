@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 from ...fs.attributes import Attributes, Kind
 from ...fs.codec import Buffer
 from ...fs.messages.meta import DirectoryEntry, Space
+from ..counters import Counters
 
 T = TypeVar("T")
 
@@ -88,6 +89,9 @@ class LockRange(NamedTuple):
 
 class FileSystem(Protocol):
     """The vfs, as a driver sees it. ``flags`` are open(2)'s, offsets and lengths bytes."""
+
+    counters: Counters
+    """Where a driver counts what the kernel asks, by opcodes' names in lower case."""
 
     def lookup(self, parent: int, name: bytes) -> Soon[Known]: ...
     def forget(self, inodes: Iterable[tuple[int, int]]) -> None: ...

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 REFUSED = {int(Opcode.IOCTL): errno.ENOTTY}
 """What is not served, when it is not ENOSYS (which makes the kernel ask never again)."""
 
+NAMES = {int(opcode): opcode.name.lower() for opcode in Opcode}
 MS_PER_S = 1_000
 
 
@@ -64,6 +65,7 @@ class Dispatcher:
         self._device = device
         self._operations = operations
         self._by_opcode = operations.by_opcode
+        self._asked, self._waited = operations.counters.operations, operations.counters.waited
         self._give_back = give_back
         self._go_on = go_on
         self._waiting: dict[int, _Waiting] = {}
@@ -88,17 +90,20 @@ class Dispatcher:
         if operation is None or self.refuses:
             self._refuse(header, operation)
             return False
+        name = NAMES[header[OPCODE]]
+        self._asked[name] += 1
         try:
             answer = operation.ask(header, operation.decode(buffer, length))
         except Exception as error:  # whatever it is, somebody waits for a reply
             self._fail(header, operation, error)
             return False
+        if not hasattr(answer, "__await__"):
+            self._tell(header, operation, answer)
+            return False
+        self._waited[name] += 1
         if type(answer) is Answer:
             return self._answer_when_told(header, operation, answer, buffer)
-        if hasattr(answer, "__await__"):
-            return self._answer_later(header, operation, answer, buffer)
-        self._tell(header, operation, answer)
-        return False
+        return self._answer_later(header, operation, answer, buffer)
 
     # --- when the answer comes in
 

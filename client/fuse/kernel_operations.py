@@ -86,6 +86,7 @@ class Operations:
 
     def __init__(self, file_system: FileSystem) -> None:
         self._vfs = file_system
+        self.counters = file_system.counters
         self._listed: dict[int, int] = {}  # directory handle -> its inode
         self.by_opcode: dict[int, Operation] = {}
         self._names()

@@ -56,6 +56,7 @@ def _translated(handler: Handler) -> Handler:
 
     @functools.wraps(handler)
     async def translated(*arguments: Any) -> Any:
+        arguments[0].counters.operations[handler.__name__] += 1
         try:
             return await handler(*arguments)
         except TideError as error:
@@ -123,6 +124,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, file_system: FileSystem) -> None:
         super().__init__()
         self._vfs = file_system
+        self.counters = file_system.counters
         self._listed: dict[int, int] = {}  # directory handle -> its inode
         self._of_others: set[int] = set()
         """Handles whose writes take set-user-id and its like away: the kernel sees to it only where

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import trio
 from tidefs.client import reading
+from tidefs.client.counters import Counters
 from tidefs.client.modes import MODES
 from tidefs.client.vfs import Surroundings, Vfs
 from tidefs.fs.codec import pack, unpack
@@ -208,6 +209,7 @@ class FakeMeta:
     """MetaServers of one mount."""
 
     def __init__(self, cluster):
+        self.counters = Counters()
         self.cluster = cluster
         self.session = cluster.open_session()
         cluster.metas[self.session] = self

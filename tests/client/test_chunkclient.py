@@ -8,6 +8,7 @@ import pytest
 import trio
 from tidefs.client.chunkclient import ChunkClient
 from tidefs.client.connections import Connections
+from tidefs.client.counters import Counters
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import CONNECT_TIMEOUT_MS, READ_HEDGE_MS
 from tidefs.fs.messages.base import Done
@@ -37,6 +38,7 @@ class Reports:
 
     def __init__(self) -> None:
         self.reports: list[ReportFailure] = []
+        self.counters = Counters()
 
     async def call(self, request: Any, payload: Any = ()) -> Done:
         self.reports.append(request)

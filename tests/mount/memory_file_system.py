@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import trio
+from tidefs.client.counters import Counters
 from tidefs.client.fuse.driver import (
     Caller,
     Known,
@@ -62,6 +63,7 @@ class MemoryFileSystem:
 
     def __init__(self, trust_ms: int = 0) -> None:
         self.trust_ms = trust_ms
+        self.counters = Counters()
         self.nodes: dict[int, Node] = {}
         self.handles: dict[int, Node] = {}
         self.counter = 0
