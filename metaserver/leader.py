@@ -5,6 +5,7 @@ and until it was, nothing is decided that could be wrong: nothing is reaped, exp
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..fs.messages.hello import CHUNKSERVER
 from ..fs.messages.meta import NewChunk
 from ..fs.ports import Ports
 from .attention import Attention
+from .awaited import Awaited
 from .chunkservers import Chunkservers
 from .config import MetaserverConfig
 from .driver import Driver
@@ -36,6 +38,7 @@ from .handles import HandleSupply, VersionCounter
 from .leases import Leases
 from .links import Links
 from .opens import OpenFiles
+from .promises import Promises
 from .reservations import Reservation, Reservations
 from .state import State
 
@@ -64,11 +67,13 @@ class Leader:
         now_ns = ports.clock.monotonic_ns()
         self._attention = Attention(now_ns, LOOKS_PER_GAP * config.heartbeat * 10**6)
         self.started_ns = now_ns
-        sessions = [record.session for record in state.sessions()]
-        self.opens = OpenFiles(sessions)
+        sessions = state.sessions()
+        self.awaited = Awaited(sessions)
+        self.opens = OpenFiles(self.awaited)
+        self.promises = Promises()
         self.leases = Leases(config.session_lease)
-        for session in sessions:
-            self.leases.renew(session, now_ns)
+        for record in sessions:
+            self.leases.renew(record.session, now_ns)
         self.servers = Chunkservers(config.chunkserver_dead * 10**6)
         self.links = Links()
         self.reservations = Reservations()
@@ -88,7 +93,7 @@ class Leader:
         self.chunks_changed = trio.Event()
         """Set when there may be something to repair; replaced by who waits for it."""
         self._settled = trio.Event()
-        self._lease_added = trio.Event()
+        self._leases_changed = trio.Event()
         self._to_reap: set[int] = set()
         self._may_reap = trio.Event()
         self._orphans_swept = False
@@ -148,7 +153,7 @@ class Leader:
                 self._delete_at_once(effect.handles)
             elif isinstance(effect, SessionStarted):
                 self.leases.renew(effect.session, self.now_ns())
-                self._lease_added.set()
+                self._leases_changed.set()
             elif isinstance(effect, SessionEnded):
                 self._session_ended(effect)
             elif isinstance(effect, LocksGranted):
@@ -160,6 +165,7 @@ class Leader:
             self.grants.forget_session(effect.session)
         self.leases.end(effect.session)
         self.reservations.end(effect.session)
+        self.awaited.heard(effect.session)
         self.on_session_end(effect.session)
         self.reap(self.opens.end(effect.session))
         self.sweep_orphans()
@@ -215,13 +221,25 @@ class Leader:
 
     async def _sleep_until(self, deadline_ns: int | None) -> None:
         """Until then; no longer than a moment when something is to be tried again."""
+        left_s = math.inf
         if self.leases.unended():
-            await trio.sleep(RETRY_MS / 1000)
-        elif deadline_ns is None:
-            self._lease_added = trio.Event()
-            await self._lease_added.wait()
-        else:
-            await trio.sleep(max(0, deadline_ns - self.now_ns()) / 10**9 + 0.001)
+            left_s = RETRY_MS / 1000
+        elif deadline_ns is not None:
+            left_s = max(0, deadline_ns - self.now_ns()) / 10**9 + 0.001
+        self._leases_changed = trio.Event()
+        with trio.move_on_after(left_s):
+            await self._leases_changed.wait()
+
+    def expire(self, session: int) -> None:
+        """End a session as if it had been silent for longer than its lease."""
+        self.leases.expire_now(session)
+        self._leases_changed.set()
+
+    def began(self, session: int) -> None:
+        """It was opened, perhaps once more, and has nothing from before."""
+        self.heard_of(session)
+        self.awaited.heard(session)
+        self.sweep_orphans()
 
     def heard_of(self, session: int) -> None:
         """Its lease begins anew."""
@@ -237,6 +255,7 @@ class Leader:
             if self._may_claim(session, inode, index, handle):
                 claimed.append(handle)
         self.reservations.keep_only(session, claimed)
+        self.awaited.heard(session)
         self.reap(self.opens.resume(session, open_inodes))
         self.sweep_orphans()
 
@@ -318,6 +337,7 @@ class Leader:
                 try:
                     if still:
                         await self.driver.perform(Reap(still))
+                        self.promises.forget(still)
                     self._to_reap.difference_update(batch)
                 except TideError as error:
                     _check_leads(error)

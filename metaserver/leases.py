@@ -41,6 +41,11 @@ class Leases:
             self._expired.add(session)
         return ended
 
+    def expire_now(self, session: int) -> None:
+        """Its lease is over before its time, if it lives."""
+        if self._deadlines.pop(session, None) is not None:
+            self._expired.add(session)
+
     def unended(self) -> list[int]:
         """Sessions that expired and whose end is not in the log yet."""
         return sorted(self._expired)

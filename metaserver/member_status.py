@@ -8,6 +8,7 @@ from ..fs.ports.clock import Clock
 from .config import MetaserverConfig
 from .driver import Driver
 from .raft.contract import Role
+from .recalls import RecallFigures
 from .snapshots import SnapshotSender
 from .upkeep import Upkeep
 
@@ -30,6 +31,7 @@ class MemberView:
         pid: int,
     ) -> None:
         self.server = config.server
+        self.recalls = RecallFigures()
         self._config = config
         self._driver = driver
         self._upkeep = upkeep
@@ -90,6 +92,7 @@ class MemberView:
             "entries_applied_total": self._driver.applied_count,
             "locks_held": totals.locks_held,
             "locks_waiting": totals.locks_waiting,
+            **self.recalls.values(leads=core.role is Role.LEADER),
             "checkpoint_index": self._upkeep.checkpoint_index,
             "checkpoint_age_s": age_ns // 10**9 if self._upkeep.checkpoint_ns else -1,
             "snapshots_sent_total": self._sender.sent_count,

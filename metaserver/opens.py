@@ -1,25 +1,26 @@
 """Which session has which inode open: in the leader's memory only, told again after a restart.
 
-While a session that was alive before the restart has neither resumed nor ended, nobody can know
-what it has open, and nothing may be reaped.
+While a session is awaited that was alive before the restart, nobody can know what it has open, and
+nothing may be reaped.
 """
 
 from collections.abc import Iterable
+
+from .awaited import Awaited
 
 
 class OpenFiles:
     """Sessions and the inodes they hold."""
 
-    def __init__(self, awaited: Iterable[int] = ()) -> None:
-        """``awaited``: the sessions that live in the state when this leader begins."""
-        self._awaited = set(awaited)
+    def __init__(self, awaited: Awaited | None = None) -> None:
+        self._awaited = awaited or Awaited()
         self._inodes: dict[int, set[int]] = {}
         self._holders: dict[int, set[int]] = {}
 
     @property
     def settled(self) -> bool:
         """Whether all sessions have told what they have open."""
-        return not self._awaited
+        return not self._awaited.is_any
 
     def is_open(self, inode: int) -> bool:
         return inode in self._holders
@@ -48,7 +49,6 @@ class OpenFiles:
     def resume(self, session: int, inodes: Iterable[int]) -> list[int]:
         """``session`` has exactly these open; those that it had and that now nobody has."""
         wanted = set(inodes)
-        self._awaited.discard(session)
         closed = self.release(session, self._inodes.get(session, set()) - wanted)
         for inode in wanted:
             self.open(session, inode)
@@ -56,7 +56,6 @@ class OpenFiles:
 
     def end(self, session: int) -> list[int]:
         """The session is over; what now nobody has open."""
-        self._awaited.discard(session)
         closed = self.release(session, list(self._inodes.get(session, ())))
         self._inodes.pop(session, None)
         return closed

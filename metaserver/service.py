@@ -10,21 +10,23 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from ..fs.codec import Buffer
 from ..fs.errors import Code, TideError
 from ..fs.limits import SESSION_SLOTS
 from ..fs.messages import chunk as chunk_messages
 from ..fs.messages import locks, meta
 from ..fs.messages.base import Done, Message, Request
 from ..fs.messages.hello import CHUNKSERVER
+from ..fs.messages.promises import Claim
 from ..fs.rpc import Incoming, Mutation, Peer
 from .caretaker import Caretaker
 from .chunkservers import Damage
+from .consent import Answered, Consent
 from .driver import Driver
 from .effects import LocksGranted
 from .entries import AdmitServer, EndSession, StartSession
 from .leader import Leader
 from .member_status import MemberView
+from .recalls import Recalls
 from .records import ServerRecord
 from .service_changes import Changes
 from .service_compound import Run, parse
@@ -59,15 +61,18 @@ class Service:
         self._leader = leader
         self._caretaker = caretaker
         self._view = view
-        self._changes = Changes(state, driver, leader)
+        self._recalls = Recalls(leader, view.recalls)
+        self._consent = Consent(state, leader, self._recalls)
+        self._changes = Changes(state, driver, leader, self._consent)
         self._layouts = Layouts(state, leader)
         self._journal = Journal()
         leader.on_locks_granted = self._locks_granted
+        leader.on_session_end = self._session_ended
         self._session_of: dict[Peer, int] = {}
         self._peer_of: dict[int, Peer] = {}
         self._resuming: dict[Peer, meta.ResumeSession] = {}
         """What a session said that has more to say."""
-        self._others: dict[type[Request[Any]], Callable[[Any, Asker], Answer | Awaitable[Answer]]]
+        self._others: dict[type[Request[Any]], Callable[[Any, Asker], Answered]]
         self._others = {
             meta.Open: self._open,
             meta.Release: self._release,
@@ -76,6 +81,7 @@ class Service:
             meta.GetSpace: lambda request, asker: Answer(space(leader)),
             meta.GetStatus: self._get_status,
             meta.Compound: self._compound,
+            Claim: self._claim,
             meta.OpenSession: self._open_session,
             meta.ResumeSession: self._resume_session,
             meta.KeepAlive: self._keep_alive,
@@ -91,22 +97,39 @@ class Service:
     def handle(self, incoming: Incoming) -> Awaitable[None] | None:
         """Answer a request, now or later."""
         request = incoming.request
-        read = READS.get(type(request))
-        if read is not None:
-            message, payload = read(self._state, request)
-            incoming.reply(message, (payload,) if payload else ())
-            return None
         if isinstance(request, meta.Change):
-            self._changes.submit(incoming.mutation, request, incoming.payload, _replier(incoming))
-            return None
+            done = self._replier(incoming)
+            return self._changes.submit(incoming.mutation, request, incoming.payload, done)
         found = self._answer(request, Asker(incoming.peer, incoming.mutation))
         if isinstance(found, Answer):
-            incoming.reply(found.message, (found.payload,) if found.payload else ())
+            self._reply(incoming, found)
             return None
-        return _reply_later(incoming, found)
+        return self._reply_later(incoming, found)
+
+    def _reply(self, incoming: Incoming, answer: Answer) -> None:
+        """Send what was found out at this moment."""
+        message, payload = answer
+        if type(incoming.request) is not Claim:
+            message = self._recalls.promised(incoming.peer, message)
+        incoming.reply(message, (payload,) if payload else ())
+
+    async def _reply_later(self, incoming: Incoming, answer: Awaitable[Answer]) -> None:
+        self._reply(incoming, await answer)
+
+    def _replier(self, incoming: Incoming) -> Callable[[Message | TideError, bool], None]:
+        def done(outcome: Message | TideError, is_new: bool) -> None:
+            if isinstance(outcome, TideError):
+                incoming.fail(outcome)
+            elif is_new:
+                self._reply(incoming, Answer(outcome))
+            else:
+                incoming.reply(outcome)
+
+        return done
 
     def gone(self, peer: Peer) -> None:
         """A connection has ended."""
+        self._recalls.gone(peer)
         self._resuming.pop(peer, None)
         session = self._session_of.pop(peer, 0)
         if self._peer_of.get(session) is peer:
@@ -118,10 +141,10 @@ class Service:
             self._leader.grants.forget_server(server)
             self._leader.chunks_changed.set()
 
-    def _answer(self, request: Request[Any], asker: Asker) -> Answer | Awaitable[Answer]:
+    def _answer(self, request: Request[Any], asker: Asker) -> Answered:
         read = READS.get(type(request))
         if read is not None:
-            return read(self._state, request)
+            return self._read(request, asker, lambda: read(self._state, request))
         if isinstance(request, meta.Change):
             return self._change(request, asker)
         other = self._others.get(type(request))
@@ -131,9 +154,15 @@ class Service:
             )
         return other(request, asker)
 
+    def _read(
+        self, request: Request[Any], asker: Asker, answer: Callable[[], Answered]
+    ) -> Answered:
+        session = self._session_of.get(asker.peer, 0)
+        return self._consent.reading(session, request, answer)
+
     # --- compounds ---------------------------------------------------------------------------
 
-    def _compound(self, request: meta.Compound, asker: Asker) -> Answer | Awaitable[Answer]:
+    def _compound(self, request: meta.Compound, asker: Asker) -> Answered:
         return Run(parse(request), lambda step: self._answer(step, asker)).start()
 
     async def _change(self, request: meta.Change[Any], asker: Asker) -> Answer:
@@ -141,18 +170,23 @@ class Service:
         finished = trio.Event()
         outcomes: list[Message | TideError] = []
 
-        def done(outcome: Message | TideError) -> None:
+        def done(outcome: Message | TideError, is_new: bool) -> None:
             outcomes.append(outcome)
             finished.set()
 
-        self._changes.submit(asker.mutation, request, b"", done)
+        recalling = self._changes.submit(asker.mutation, request, b"", done)
+        if recalling is not None:
+            await recalling
         await finished.wait()
         return _as_answer(outcomes[0])
 
     # --- files that are open, places ---------------------------------------------------------
 
-    def _open(self, request: meta.Open, asker: Asker) -> Answer:
+    def _open(self, request: meta.Open, asker: Asker) -> Answered:
         session = self._session(asker)
+        return self._read(request, asker, lambda: self._open_now(request, session))
+
+    def _open_now(self, request: meta.Open, session: int) -> Answer:
         opens = self._leader.opens
         inode = request.inode
         if opens.settled and not opens.is_open(inode) and self._state.is_orphan(inode):
@@ -166,9 +200,9 @@ class Service:
         self._leader.reap(closed)
         return Answer(Done())
 
-    def _get_layout(self, request: meta.GetLayout, asker: Asker) -> Answer | Awaitable[Answer]:
+    def _get_layout(self, request: meta.GetLayout, asker: Asker) -> Answered:
         session = self._session(asker) if request.write else 0
-        return self._layouts.get(request, session)
+        return self._read(request, asker, lambda: self._layouts.get(request, session))
 
     def _report_failure(self, request: meta.ReportFailure, asker: Asker) -> Answer:
         return self._layouts.report_failure(request, self._session_of.get(asker.peer, 0))
@@ -198,7 +232,7 @@ class Service:
         self._state.precheck(entry.METHOD, list(msgspec.structs.astuple(entry)))
         opened = await self._driver.perform(entry)
         assert isinstance(opened, meta.SessionOpened)
-        self._leader.heard_of(opened.session)
+        self._leader.began(opened.session)
         self._bind(asker.peer, opened.session)
         return Answer(
             meta.SessionOpened(opened.session, self._leader.leases.lease_ms, SESSION_SLOTS)
@@ -215,6 +249,22 @@ class Service:
         if not peer.closed:
             self._session_of[peer] = session
             self._peer_of[session] = peer
+        if before is not peer:
+            self._changes.resumed(session)
+            self._begin_promises(session, peer)
+
+    def _begin_promises(self, session: int, peer: Peer) -> None:
+        """On a new connection a session holds none."""
+        record = self._state.session(session)
+        self._recalls.end(session)
+        if record is not None and record.promises and not peer.closed:
+            self._recalls.bind(session, peer)
+        self._consent.look_again()
+
+    def _session_ended(self, session: int) -> None:
+        self._changes.session_ended(session)
+        self._recalls.end(session)
+        self._consent.look_again()
 
     def _resume_session(self, request: meta.ResumeSession, asker: Asker) -> Answer:
         self._check_alive(request.session)
@@ -241,6 +291,18 @@ class Service:
     async def _close_session(self, request: meta.CloseSession, asker: Asker) -> Answer:
         await self._driver.perform(EndSession(request.session, expired=False))
         return Answer(Done())
+
+    async def _claim(self, request: Claim, asker: Asker) -> Answer:
+        session, inode = self._session(asker), request.inode
+        if self._recalls.session_on(asker.peer) != session:
+            raise TideError(
+                Code.INVALID, f"session {session} was opened without promises: it can claim nothing"
+            )
+        self._state.attributes(inode)
+        claimed = await self._consent.claim(
+            session, inode, lambda: self._recalls.session_on(asker.peer) == session
+        )
+        return Answer(meta.Node(self._state.attributes(inode), promised=claimed))
 
     def _locks_granted(self, effect: LocksGranted) -> None:
         """Tell the session; it asks, if that is lost."""
@@ -318,23 +380,7 @@ class Service:
         return Answer(Done())
 
 
-def _replier(incoming: Incoming) -> Callable[[Message | TideError], None]:
-    def done(outcome: Message | TideError) -> None:
-        if isinstance(outcome, TideError):
-            incoming.fail(outcome)
-        else:
-            incoming.reply(outcome)
-
-    return done
-
-
 def _as_answer(outcome: Message | TideError) -> Answer:
     if isinstance(outcome, TideError):
         raise outcome
     return Answer(outcome)
-
-
-async def _reply_later(incoming: Incoming, answer: Awaitable[Answer]) -> None:
-    message, payload = await answer
-    payloads: tuple[Buffer, ...] = (payload,) if payload else ()
-    incoming.reply(message, payloads)

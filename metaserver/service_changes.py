@@ -5,7 +5,7 @@ of four: still in flight (it waits for the same answer), answered from the log (
 reply), refused without an entry (the refusal is remembered here), or older than the slot.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -16,12 +16,14 @@ from ..fs.limits import BUSY_DELAY_MS, ENTRY_PAYLOAD_MAX_BYTES, SESSION_SLOTS
 from ..fs.messages.base import Message
 from ..fs.messages.meta import Change, Commit, Create, CreateUnnamed, Entry, NewChunk, Node
 from ..fs.rpc import Mutation
+from .consent import Consent, UnderWay
 from .driver import Driver
 from .leader import Leader
 from .proposing import Origin
 from .state import State
 
-Done = Callable[[Message | TideError], None]
+Done = Callable[[Message | TideError, bool], None]
+"""Gets the outcome, and whether it is of this moment; else it is an answer of earlier."""
 
 _SENT_AGAIN = frozenset(
     {Code.BUSY, Code.UNAVAILABLE, Code.NOT_LEADER, Code.TIMED_OUT, Code.DISCONNECTED}
@@ -32,10 +34,14 @@ _SENT_AGAIN = frozenset(
 class _InFlight:
     """A mutation that is on its way through the log, and who waits for it."""
 
-    def __init__(self, sequence: int, kind: type[Change[Any]], done: Done) -> None:
+    def __init__(self, sequence: int, under_way: UnderWay, done: Done) -> None:
         self.sequence = sequence
-        self.kind = kind
+        self.under_way = under_way
         self.waiting = [done]
+
+    def answer(self, outcome: Message | TideError) -> None:
+        for waiter in self.waiting:
+            waiter(outcome, True)
 
 
 class _Refused:
@@ -49,36 +55,48 @@ class _Refused:
 class Changes:
     """All mutations of all sessions."""
 
-    def __init__(self, state: State, driver: Driver, leader: Leader) -> None:
+    def __init__(self, state: State, driver: Driver, leader: Leader, consent: Consent) -> None:
         self._state = state
         self._driver = driver
         self._leader = leader
+        self._consent = consent
         self._in_flight: dict[tuple[int, int], _InFlight] = {}
         self._refused: dict[int, dict[int, _Refused]] = {}
-        leader.on_session_end = self._session_ended
 
     def submit(
         self, mutation: Mutation | None, request: Change[Any], payload: Buffer, done: Done
-    ) -> None:
-        """Carry out a change; ``done`` gets the outcome, now or later. Raises what refuses it."""
+    ) -> Awaitable[None] | None:
+        """Carry out a change; ``done`` gets the outcome, now or later. Raises what refuses it.
+
+        What comes back, if anything, is to be awaited: promises are recalled first."""
         mutation = self._check(mutation, request)
         slot = mutation.session, mutation.slot
         pending = self._in_flight.get(slot)
         if pending is not None:
             self._join(pending, mutation, request, done)
-            return
+            return None
         record = self._state.slot(*slot)
         if record is not None and mutation.sequence <= record.sequence:
             if mutation.sequence < record.sequence:
                 raise _stale(mutation)
-            done(record.answer())
-            return
+            done(record.answer(), False)
+            return None
         refused = self._refused.get(mutation.session, {}).get(mutation.slot)
         if refused is not None and mutation.sequence <= refused.sequence:
             if mutation.sequence < refused.sequence:
                 raise _stale(mutation)
             raise refused.error
-        self._propose(mutation, request, payload, done)
+        return self._propose(mutation, request, payload, done)
+
+    def resumed(self, session: int) -> None:
+        """The session goes on on another connection than the one on which it asked."""
+        for slot in range(SESSION_SLOTS):
+            pending = self._in_flight.get((session, slot))
+            if pending is not None:
+                self._consent.disown(pending.under_way)
+
+    def session_ended(self, session: int) -> None:
+        self._refused.pop(session, None)
 
     def _check(self, mutation: Mutation | None, request: Change[Any]) -> Mutation:
         name = type(request).__name__
@@ -104,7 +122,7 @@ class Changes:
                 f"slot {mutation.slot} has another mutation in flight",
                 delay_ms=BUSY_DELAY_MS,
             )
-        if type(request) is not pending.kind:
+        if type(request) is not type(pending.under_way.change):
             raise TideError(
                 Code.MALFORMED, f"sequence {mutation.sequence} was another request before"
             )
@@ -112,41 +130,71 @@ class Changes:
 
     def _propose(
         self, mutation: Mutation, request: Change[Any], payload: Buffer, done: Done
-    ) -> None:
+    ) -> Awaitable[None] | None:
         slot = mutation.session, mutation.slot
-        pending = _InFlight(mutation.sequence, type(request), done)
+        try:
+            self._check_now(mutation, request, payload)
+        except TideError as error:
+            self._remember(mutation, error)
+            raise
+        pending = _InFlight(mutation.sequence, self._consent.begin(mutation.session, request), done)
+        if not self._consent.is_free(pending.under_way):
+            self._in_flight[slot] = pending
+            return self._propose_later(mutation, request, payload, pending)
+        try:
+            self._log(mutation, request, payload, pending)
+        except TideError as error:
+            self._consent.end(pending.under_way)
+            self._remember(mutation, error)
+            raise
+        self._in_flight[slot] = pending
+        return None
 
+    async def _propose_later(
+        self, mutation: Mutation, request: Change[Any], payload: Buffer, pending: _InFlight
+    ) -> None:
+        """After what was promised to others is recalled; and the state may be another one then."""
+        try:
+            await self._consent.obtain(pending.under_way)
+            self._check_now(mutation, request, payload)
+            self._log(mutation, request, payload, pending)
+        except BaseException as error:
+            del self._in_flight[mutation.session, mutation.slot]
+            self._consent.end(pending.under_way)
+            if not isinstance(error, TideError):
+                raise
+            self._remember(mutation, error)
+            pending.answer(error)
+
+    def _check_now(self, mutation: Mutation, request: Change[Any], payload: Buffer) -> None:
+        """Raise what must fail on the state as it is: without an effect to remember it needs no
+        entry."""
+        if isinstance(request, Commit):
+            self._check_new_chunks(mutation.session, request)
+        _check_size(request, payload)
+        fields = list(msgspec.structs.astuple(request))
+        self._state.precheck(request.METHOD, fields, payload, mutation.session)
+
+    def _log(
+        self, mutation: Mutation, request: Change[Any], payload: Buffer, pending: _InFlight
+    ) -> None:
         def answered(outcome: Message | TideError, index: int) -> None:
-            del self._in_flight[slot]
+            del self._in_flight[mutation.session, mutation.slot]
+            self._consent.end(pending.under_way)
             if isinstance(outcome, TideError):
                 if index == 0:
                     self._remember(mutation, outcome)
             else:
                 self._follow(mutation.session, request, outcome)
-            for waiter in pending.waiting:
-                waiter(outcome)
+            pending.answer(outcome)
 
-        try:
-            if isinstance(request, Commit):
-                self._check_new_chunks(mutation.session, request)
-            _check_size(request, payload)
-            # What must fail on the state as it is needs no entry: it has no effect to remember.
-            fields = list(msgspec.structs.astuple(request))
-            self._state.precheck(request.METHOD, fields, payload, mutation.session)
-            self._driver.propose(request, answered, payload=payload, origin=Origin(*mutation))
-        except TideError as error:
-            self._remember(mutation, error)
-            raise
-        self._in_flight[slot] = pending
+        self._driver.propose(request, answered, payload=payload, origin=Origin(*mutation))
 
     def _remember(self, mutation: Mutation, error: TideError) -> None:
         """A delayed repetition of what was refused must not be carried out later."""
         if error.code not in _SENT_AGAIN:
             slots = self._refused.setdefault(mutation.session, {})
             slots[mutation.slot] = _Refused(mutation.sequence, error)
-
-    def _session_ended(self, session: int) -> None:
-        self._refused.pop(session, None)
 
     # --- what the leader's tables have to do with it -----------------------------------------
 

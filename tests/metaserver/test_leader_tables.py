@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from tidefs.fs.limits import GIB, MIB
 from tidefs.fs.messages.chunk import ChunkReport
 from tidefs.fs.messages.places import ServerPlace
+from tidefs.metaserver.awaited import Awaited
 from tidefs.metaserver.chunkservers import Chunkservers, Damage, Replica
 from tidefs.metaserver.handles import HandleSupply, VersionCounter
 from tidefs.metaserver.leases import Leases
 from tidefs.metaserver.opens import OpenFiles
 from tidefs.metaserver.placement import Candidate, place
 from tidefs.metaserver.reclaim import Garbage, Known, Reclaimer
-from tidefs.metaserver.records import ChunkRecord
+from tidefs.metaserver.records import ChunkRecord, SessionRecord
 from tidefs.metaserver.repair import CopyOrder, need_of, next_copies
 from tidefs.metaserver.reservations import Reservations
 
@@ -56,6 +57,10 @@ def test_leases_expire_in_their_order(steps):
 # --- open files ----------------------------------------------------------------------------------
 
 
+def record(session, *, promises=False):
+    return SessionRecord(session, bytes(16), "here", 1, 0, promises)
+
+
 def test_an_inode_is_open_until_the_last_session_has_let_go():
     opens = OpenFiles()
     opens.open(1, 10)
@@ -68,15 +73,31 @@ def test_an_inode_is_open_until_the_last_session_has_let_go():
     assert opens.end(2) == []
 
 
-def test_nothing_is_settled_before_all_sessions_have_told():
-    opens = OpenFiles([1, 2, 3])
+def test_who_resumes_has_open_what_it_says_and_nothing_else():
+    opens = OpenFiles()
     assert opens.resume(1, [10]) == []
-    opens.end(2)
-    assert not opens.settled
-    assert opens.resume(3, []) == []
-    assert opens.settled
     assert opens.resume(1, [11]) == [10]
     assert opens.is_open_in(1, 11)
+
+
+def test_nothing_is_settled_before_all_sessions_have_told():
+    awaited = Awaited([record(1), record(2, promises=True)])
+    opens = OpenFiles(awaited)
+    awaited.heard(1)
+    assert not opens.settled
+    awaited.heard(2)
+    awaited.heard(9)
+    assert opens.settled
+
+
+def test_promises_are_those_of_sessions_that_want_them():
+    awaited = Awaited([record(1), record(2, promises=True)])
+    assert awaited.promised_to_others(1)
+    assert not awaited.promised_to_others(2), "it knows its own"
+    awaited.heard(2)
+    assert not awaited.promised_to_others(1)
+    awaited = Awaited([record(2, promises=True), record(3, promises=True)])
+    assert awaited.promised_to_others(2)
 
 
 # --- handles -------------------------------------------------------------------------------------

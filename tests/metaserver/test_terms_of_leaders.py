@@ -14,6 +14,7 @@ from tidefs.fs.ports.randomness import RealRandomness
 from tidefs.fs.rpc import connect, no_requests
 from tidefs.metaserver.config import MetaserverConfig
 from tidefs.metaserver.leader import Leader
+from tidefs.metaserver.recalls import RecallFigures
 from tidefs.metaserver.term import Term
 
 from .fake_disk import FakeDisk
@@ -57,6 +58,11 @@ class FakePeer:
         self.posted.append(request)
 
 
+class FakeView:
+    def __init__(self):
+        self.recalls = RecallFigures()
+
+
 def ports():
     return Ports(RealClock(), RealRandomness(), FakeDisk(), RealNetwork())
 
@@ -79,7 +85,7 @@ def test_nothing_is_deleted_without_a_lease_or_in_another_term(cluster):
 
 async def test_what_is_under_way_ends_with_the_term(cluster):
     driver = FakeDriver(cluster.state)
-    term = Term(CONFIG, ports(), driver, None, 7)
+    term = Term(CONFIG, ports(), driver, FakeView(), 7)
     begun = trio.Event()
     asleep = trio.sleep_forever
     refused = []
@@ -106,7 +112,7 @@ async def test_who_is_deposed_at_the_very_beginning_never_serves(cluster):
     driver.depose()
     driver.leading = 7
     driver.perform = lambda request: _not_leader()
-    term = Term(CONFIG, ports(), driver, None, 7)
+    term = Term(CONFIG, ports(), driver, FakeView(), 7)
     led = []
     with trio.fail_after(5):
         await term.run(led.append)
@@ -124,7 +130,7 @@ async def test_other_failures_end_the_process(cluster):
         raise TideError(Code.DEVICE_ERROR, "the disk")
 
     driver.perform = broken
-    term = Term(CONFIG, ports(), driver, None, 7)
+    term = Term(CONFIG, ports(), driver, FakeView(), 7)
     with pytest.raises(BaseExceptionGroup) as caught:
         await term.run(lambda led: None)
     assert caught.group_contains(TideError, match="the disk")
