@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import trio
+from tidefs.client.counters import Counters
 from tidefs.client.fuse.choice import Place, open_driver
 from tidefs.client.fuse.driver import Known, NewAttributes, Opened, Soon
 from tidefs.client.options import DriverName, MountOptions
@@ -28,6 +29,7 @@ class DataFileSystem:
     """What is read and written; the rest of ``FileSystem`` is missing, as nobody asks for it."""
 
     def __init__(self, size_bytes: int) -> None:
+        self.counters = Counters()
         self._size_bytes = size_bytes
         self._bytes = memoryview(bytearray(b"x" * size_bytes))
 

@@ -368,7 +368,7 @@ class MemoryFileSystem:
 class Late:
     """The same file system, each answer an awaitable that really suspends."""
 
-    AT_ONCE = ("forget", "releasedir")
+    AT_ONCE = ("counters", "forget", "releasedir")
 
     def __init__(self, inner: MemoryFileSystem) -> None:
         self._inner = inner
