@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ...fs.limits import MIB
 from . import contents
 from .model import ERROR_PREFIX
 from .steps import (
@@ -38,7 +39,8 @@ from .steps import (
 )
 
 NUMBER_BYTES = 8
-READ_BYTES = 1 << 20
+READ_BYTES = 2 * MIB
+"""More than any file here has, so that one read(2) is enough to see its end."""
 
 
 class Actor:
@@ -46,17 +48,22 @@ class Actor:
 
     def __init__(self, who: int, folder: Path, files: tuple[File, ...]) -> None:
         self._who = who
-        self._folder = folder
+        self._path = folder
+        self._folder = -1
         self._block_bytes = {file.name: file.block_bytes for file in files}
         self._open: dict[str, int] = {}
         self._maps: dict[str, mmap.mmap] = {}
 
     def prepare(self, files: tuple[File, ...]) -> None:
         """Make the folder and the files that are there before the first step."""
-        self._folder.mkdir()
+        self._path.mkdir()
         for file in files:
             block = contents.block(file.word, file.block_bytes)
-            (self._folder / file.name).write_bytes(block * file.blocks)
+            (self._path / file.name).write_bytes(block * file.blocks)
+
+    def enter(self) -> None:
+        """Hold the folder, so that a step asks for its own name only, and not for a whole path."""
+        self._folder = os.open(self._path, os.O_PATH | os.O_DIRECTORY)
 
     def do(self, action: Action) -> str:
         """What it saw; with a failed call, why it failed."""
@@ -70,10 +77,14 @@ class Actor:
         for mapping in self._maps.values():
             mapping.close()
         self._maps.clear()
-        for descriptor in self._open.values():
+        for descriptor in (*self._open.values(), self._folder):
             with suppress(OSError):
                 os.close(descriptor)
         self._open.clear()
+        self._folder = -1
+
+    def _opened(self, name: str, flags: int) -> int:
+        return os.open(name, flags, 0o644, dir_fd=self._folder)
 
     def _do(self, action: Action) -> str:
         match action:
@@ -92,25 +103,29 @@ class Actor:
         match action:
             case Look(name):
                 try:
-                    os.stat(self._folder / name)
+                    os.stat(name, dir_fd=self._folder)
                 except FileNotFoundError:
                     return "absent"
                 return "there"
             case Size(name):
-                size = os.stat(self._folder / name).st_size / self._block_bytes[name]
+                size = os.stat(name, dir_fd=self._folder).st_size / self._block_bytes[name]
                 return f"{size:g} block{'' if size == 1 else 's'}"
             case Create(name):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                os.close(os.open(self._folder / name, flags, 0o644))
+                os.close(self._opened(name, flags))
             case Publish(name, word, blocks):
-                new = self._folder / f"{name}.new"
-                new.write_bytes(contents.block(word, self._block_bytes[name]) * blocks)
-                new.rename(self._folder / name)
+                new = self._opened(f"{name}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+                with open(new, "wb") as file:
+                    file.write(contents.block(word, self._block_bytes[name]) * blocks)
+                self._rename(f"{name}.new", name)
             case Rename(old, new_name):
-                os.rename(self._folder / old, self._folder / new_name)
+                self._rename(old, new_name)
             case Delete(name):
-                os.unlink(self._folder / name)
+                os.unlink(name, dir_fd=self._folder)
         return ""
+
+    def _rename(self, old: str, new: str) -> None:
+        os.rename(old, new, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def _do_to_open_file(self, action: Open | Close | Write | Read | Sync | Append | AddOne) -> str:
         name = action.file
@@ -118,7 +133,7 @@ class Actor:
             case Open():
                 append = os.O_APPEND | os.O_WRONLY if action.to_append else 0
                 flags = append or (os.O_RDWR if action.to_write else os.O_RDONLY)
-                self._open[name] = os.open(self._folder / name, flags)
+                self._open[name] = self._opened(name, flags)
             case Close():
                 os.close(self._open.pop(name))
             case Write():
@@ -140,7 +155,7 @@ class Actor:
         return ""
 
     def _look_into(self, action: Peek | Number | CountRecords) -> str:
-        descriptor = os.open(self._folder / action.file, os.O_RDONLY)
+        descriptor = self._opened(action.file, os.O_RDONLY)
         try:
             data = _all(descriptor)
         finally:
@@ -190,4 +205,6 @@ def _all(descriptor: int) -> bytes:
     while piece := os.pread(descriptor, READ_BYTES, at):
         pieces.append(piece)
         at += len(piece)
+        if len(piece) < READ_BYTES:
+            break
     return b"".join(pieces)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from .steps import File, Part
+from .steps import File, Part, Step
 
 FAILED = "failed"
 """The outcome of a run in which a call failed that no mode lets fail. Never allowed."""
@@ -38,7 +38,8 @@ class Litmus(NamedTuple):
     """One test.
 
     ``outcomes`` begin with what a local disk would do and end with what is farthest from it.
-    ``promises`` has a row for each mode, by name. A test that ``repeats`` is a race.
+    ``promises`` has a row for each mode, by name. A test that ``repeats`` is a race. The steps
+    ``before`` the program are not shown, but said in a few words.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Litmus(NamedTuple):
     promises: Mapping[str, Promise]
     repeats: int = 1
     kills: bool = False
+    before: tuple[Step, ...] = ()
+    before_words: str = ""
 
     def words(self, outcome: str) -> str:
         """An outcome as a sentence."""
@@ -92,8 +95,9 @@ class Run(NamedTuple):
 
     @property
     def trips(self) -> int | None:
-        """Round trips of all steps; None when nobody counts them."""
-        counts = [sum(event.trips.values()) for event in self.events if event.trips is not None]
+        """Round trips of all steps, but for what was only measured; None when nobody counts."""
+        told = [event.trips for event in self.events if event.trips is not None and not event.looks]
+        counts = [sum(trips.values()) for trips in told]
         return sum(counts) if counts else None
 
 

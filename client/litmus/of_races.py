@@ -29,10 +29,12 @@ from .steps import (
 
 RECORDS = 20
 _XY = (File("x"), File("y"))
+_BOTH_OPEN = "Each mount has x and y open, and has read both."
+_X_OPEN = "Each mount has the file open."
 
 
 def _opened(*mounts: int) -> tuple[Step, ...]:
-    """x and y are open, and have been read, before the race begins."""
+    """Each has x and y open, and has read both."""
     return tuple(
         step
         for who in mounts
@@ -47,8 +49,9 @@ STORE_BUFFERING = Litmus(
     source="Lamport 1979; Adve & Gharachorloo 1996 (store buffering, Dekker's algorithm)",
     mounts=2,
     files=_XY,
+    before=_opened(A, B),
+    before_words=_BOTH_OPEN,
     program=(
-        *_opened(A, B),
         Race(
             (
                 Step(A, Write("x", "new")),
@@ -102,8 +105,9 @@ MESSAGE_PASSING = Litmus(
     source="Lamport 1979; Adve & Gharachorloo 1996 (message passing)",
     mounts=2,
     files=_XY,
+    before=_opened(A, B),
+    before_words=_BOTH_OPEN,
     program=(
-        *_opened(A, B),
         Race(
             (
                 Step(A, Write("x", "new")),
@@ -130,9 +134,12 @@ MESSAGE_PASSING_CLOSED = Litmus(
     source="RFC 7530 section 10.3.1 (close-to-open); Adve & Gharachorloo 1996",
     mounts=2,
     files=_XY,
-    program=(
+    before=(
         *(Step(B, Peek(name)) for name in ("x", "y")),
         *(Step(A, Open(name, to_write=True)) for name in ("x", "y")),
+    ),
+    before_words="B has read both files once; A has both open.",
+    program=(
         Race(
             (
                 Step(A, Write("x", "new")),
@@ -161,8 +168,9 @@ IRIW = Litmus(
     source="Boehm & Adve 2008 (IRIW); Adve & Gharachorloo 1996 (write atomicity)",
     mounts=4,
     files=_XY,
+    before=_opened(A, B, C, D),
+    before_words=_BOTH_OPEN,
     program=(
-        *_opened(A, B, C, D),
         Race(
             (
                 Step(A, Write("x", "new")),
@@ -207,8 +215,9 @@ APPENDING = Litmus(
     source="POSIX write(2) with O_APPEND; open(2), under O_APPEND (NFS does not)",
     mounts=2,
     files=(File("x", blocks=0),),
+    before=tuple(Step(who, Open("x", to_append=True)) for who in (A, B)),
+    before_words=_X_OPEN,
     program=(
-        *(Step(who, Open("x", to_append=True)) for who in (A, B)),
         Race(
             (
                 Step(A, Append("x", RECORDS)),
@@ -249,8 +258,9 @@ LOST_UPDATE = Litmus(
     source="Lamport 1979; POSIX has no atomic read-modify-write of a file",
     mounts=2,
     files=(File("x", blocks=0),),
+    before=tuple(Step(who, Open("x", to_write=True)) for who in (A, B)),
+    before_words=_X_OPEN,
     program=(
-        *(Step(who, Open("x", to_write=True)) for who in (A, B)),
         Race(
             tuple(
                 step
@@ -276,8 +286,9 @@ LOCKED_UPDATE = Litmus(
     source="POSIX locks; Gray & Cheriton 1989",
     mounts=2,
     files=(File("x", blocks=0),),
+    before=tuple(Step(who, Open("x", to_write=True)) for who in (A, B)),
+    before_words=_X_OPEN,
     program=(
-        *(Step(who, Open("x", to_write=True)) for who in (A, B)),
         Race(
             tuple(
                 step

@@ -10,13 +10,13 @@ from ...fs.ports.clock import Clock
 from .actor import Actor
 from .lanes import Lane, at_once
 from .model import ERROR_PREFIX, Event, Litmus, Run, Trips, outcome_of
-from .stats import between, read_trips
+from .stats import Meter
 from .steps import KillLeader, Race, Step, Until
 
-UNTIL_MAX_MS = 8_000
+UNTIL_MAX_MS = 10_000
 """So long it is looked whether something old is still shown."""
 LOOK_EVERY_MS = 5
-HEAD_STARTS_MS = (0, 1, 2, 5, 10, 20)
+HEAD_STARTS_MS = (0, 1, 2, 5, 10, 20, 40)
 """What the others of a race have before one of the mounts: each has its turn, again and again."""
 LEADER_DIES = "the leader is killed"
 
@@ -57,6 +57,7 @@ class OneRun:
         self._test = test
         self._number = number
         self._began_ns = stage.clock.monotonic_ns()
+        self._meters: Sequence[Meter] = ()
         self._events: list[Event] = []
         self._seen: dict[str, str] = {}
         self._stale_us: int | None = None
@@ -64,6 +65,7 @@ class OneRun:
 
     def run(self, *, measure: bool) -> Run:
         """All steps; with ``measure`` also those that only say how long."""
+        self._make_ready()
         for part in self._test.program:
             if self._stage.faults.now_and_then():
                 self._note_death(self._now_us())
@@ -81,6 +83,17 @@ class OneRun:
         outcome = outcome_of(self._test, self._seen)
         return Run(outcome, self._seen, self._events, self._stale_us, self._fresh)
 
+    def _make_ready(self) -> None:
+        """What is done before, in silence, but for what fails. Time begins behind it."""
+        for step in self._test.before:
+            look = self._stage.lanes[step.who].do(partial(self._look, step))
+            self._note(step._replace(seen=""), look)
+        self._meters = [
+            lane.do(partial(Meter, point))
+            for lane, point in zip(self._stage.lanes, self._stage.points, strict=True)
+        ]
+        self._began_ns = self._stage.clock.monotonic_ns()
+
     def _now_us(self) -> int:
         return (self._stage.clock.monotonic_ns() - self._began_ns) // 1_000
 
@@ -88,7 +101,7 @@ class OneRun:
         self._events.append(Event(None, LEADER_DIES, "", began_us, self._now_us()))
 
     def _trips(self, who: int) -> Trips | None:
-        return self._stage.lanes[who].do(partial(read_trips, self._stage.points[who]))
+        return self._stage.lanes[who].do(self._meters[who].read)
 
     def _look(self, step: Step | Until) -> _Look:
         """Do it, in the lane of its mount."""
@@ -101,15 +114,13 @@ class OneRun:
             self._seen[step.seen or step.action.words] = look.seen
 
     def _step(self, step: Step) -> None:
-        before = self._trips(step.who)
         look = self._stage.lanes[step.who].do(partial(self._look, step))
-        trips = between(before, self._trips(step.who))
+        trips = self._trips(step.who)
         self._note(step, look)
         self._events.append(Event(step.who, step.action.words, *look, trips))
 
     def _race(self, race: Race) -> None:
         runners = sorted({step.who for step in race.steps})
-        before = {who: self._trips(who) for who in runners}
 
         def run(who: int) -> list[tuple[Step, _Look]]:
             threading.Event().wait(head_start_ms(who, len(runners), self._number) / 1000)
@@ -118,7 +129,7 @@ class OneRun:
         done = at_once([(self._stage.lanes[who], partial(run, who)) for who in runners])
         events: list[Event] = []
         for who, looks in zip(runners, done, strict=True):
-            trips = between(before[who], self._trips(who))
+            trips = self._trips(who)
             for step, look in looks:
                 self._note(step, look)
                 events.append(Event(who, step.action.words, *look, raced=True))
@@ -128,9 +139,8 @@ class OneRun:
     def _until(self, until: Until) -> None:
         """How long after the last step of another mount the old state is still shown, at least."""
         changed_us = max(event.ended_us for event in self._events if event.who != until.who)
-        before = self._trips(until.who)
         looks = self._stage.lanes[until.who].do(partial(self._look_until, until))
-        trips = between(before, self._trips(until.who))
+        trips = self._trips(until.who)
         first, last = looks[0], looks[-1]
         earlier = [
             _Look(event.seen, event.began_us, event.ended_us)
@@ -140,6 +150,8 @@ class OneRun:
         stale = [look.ended_us for look in (*earlier, *looks) if look.seen != until.wanted]
         self._stale_us = max(stale, default=changed_us) - changed_us
         self._fresh = last.seen == until.wanted
+        if len(looks) == 1:
+            return  # it is fresh at once: there is nothing to tell
         words = f"{until.action.words} again and again"
         event = Event(until.who, words, last.seen, first.began_us, last.ended_us, trips)
         self._events.append(event._replace(looks=len(looks)))

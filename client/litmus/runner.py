@@ -58,6 +58,8 @@ class Runner:
         lanes[0].do(partial(actors[0].prepare, test.files))
         for lane, point in zip(lanes[1:], points[1:], strict=True):
             lane.do(partial(self._until_found, point / folder))
+        for lane, actor in zip(lanes, actors, strict=True):
+            lane.do(actor.enter)
         try:
             yield Stage(lanes, actors, points, self._clock, self._faults)
         finally:

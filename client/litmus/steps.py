@@ -126,7 +126,7 @@ class Publish(NamedTuple):
 
     @property
     def words(self) -> str:
-        return f"writes a new file, renames it to {self.file}"
+        return f"writes another file, renames it to {self.file}"
 
 
 class Rename(NamedTuple):

@@ -31,6 +31,7 @@ def result(test, mode, *outcomes):
 
 
 def steps_of(test):
+    yield from test.before
     for part in test.program:
         yield from part.steps if isinstance(part, Race) else [part]
 
@@ -75,6 +76,7 @@ def test_each_test_is_whole(test):
     assert test.mounts <= len(NAMES)
     assert test.question.endswith("?")
     assert test.source
+    assert bool(test.before) == bool(test.before_words)
     assert test.kills == any(isinstance(part, KillLeader) for part in test.program)
     assert (test.repeats > 1) == any(isinstance(part, Race) for part in test.program)
 
