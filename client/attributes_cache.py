@@ -90,8 +90,9 @@ class AttributesCache:
                 known.xattrs = {}
                 known.xattrs_complete = False
             known.attributes = attributes
-        if promised:
+        if promised and known.promise != self.connection:
             known.promise = self.connection
+            known.exclusive = False
         if not attributes.has_xattrs:
             # Nearly all inodes have none: so the kernel's questions for access lists, at each name
             # of a path, cost nothing.

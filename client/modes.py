@@ -87,6 +87,19 @@ MODES: dict[str, Mode] = {
             write_through=False,
             flush_at_close=True,
         ),
+        Mode(
+            name="strict",
+            model="sequential",
+            fresh="always: nothing changes before what is believed here is recalled",
+            attributes=Trust(Ground.PROMISED),
+            entries=Trust(Ground.PROMISED),
+            cache_data=True,
+            keep_kernel_cache=False,
+            direct_io=True,
+            write_through=True,
+            flush_at_close=True,
+            promises=True,
+        ),
     )
 }
 

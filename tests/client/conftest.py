@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 import trio
+from msgspec.structs import replace
 from tidefs.client import reading
 from tidefs.client.counters import Counters
 from tidefs.client.modes import MODES
@@ -21,6 +22,7 @@ from tidefs.fs.limits import KIB
 from tidefs.fs.messages import locks, meta
 from tidefs.fs.messages.base import Done
 from tidefs.fs.messages.places import ChunkPlace, ServerPlace
+from tidefs.fs.messages.promises import Claim
 from tidefs.metaserver.check import check
 from tidefs.metaserver.effects import ChunksDropped, LocksGranted
 from tidefs.metaserver.entries import (
@@ -35,6 +37,7 @@ from tidefs.metaserver.entries import (
 from tidefs.metaserver.kv_memory import MemoryKeyValue
 from tidefs.metaserver.locks_views import lock_in_the_way, session_locks
 from tidefs.metaserver.state import State
+from tidefs.metaserver.touched import asked, told, touched
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -97,6 +100,7 @@ class FakeCluster:
         self.place = ServerPlace(1, "here", ["unix:/nowhere"])
         self.sessions = 0
         self.metas = {}  # session -> FakeMeta
+        self.promises = {}  # inode -> {FakeMeta: whether it has it alone}
         self.clock_ns = START_NS
         self.apply(FormatCluster("test", 1, 0o755, 0, 0))
 
@@ -206,9 +210,11 @@ def needs_session(request):
 
 
 class FakeMeta:
-    """MetaServers of one mount."""
+    """MetaServers of one mount. ``promised``: it is promised what it is told."""
 
-    def __init__(self, cluster):
+    def __init__(self, cluster, *, promised=False):
+        self.promised = promised
+        self.contested = 0  # so many replies promise nothing, as if somebody changed it just then
         self.counters = Counters()
         self.cluster = cluster
         self.session = cluster.open_session()
@@ -287,9 +293,35 @@ class FakeMeta:
         if self.session not in self.cluster.metas and needs_session(request):
             self.lose_session()
         self.check_session(session)
+        cluster, changes = self.cluster, isinstance(request, meta.Change)
+        inodes = touched(cluster.state, request) if changes else asked(cluster.state, request)
+        await self.recall_others(inodes, alone=not (changes or isinstance(request, Claim)))
         reply, content = self.answer(request, b"".join(payload))
-        await weather.delay()
+        if self.promised and not changes and told(reply):
+            reply = self.promise(request, reply)
+        # With promises the order of replies and recalls counts: this stands for one connection.
+        if self.promised:
+            await trio.lowlevel.checkpoint()
+        else:
+            await weather.delay()
         return reply, memoryview(content)
+
+    async def recall_others(self, inodes, *, alone):
+        """Also when they have it ``alone`` only."""
+        for inode in inodes:
+            for other, has_alone in list(self.cluster.promises.get(inode, {}).items()):
+                if other is not self and (has_alone or not alone):
+                    await settled(other.events.recalled([inode]))
+                    self.cluster.promises[inode].pop(other, None)
+
+    def promise(self, request, reply):
+        if self.contested:
+            self.contested -= 1
+            return reply
+        for inode in told(reply):
+            alone = isinstance(request, Claim) or self.cluster.promises.get(inode, {}).get(self)
+            self.cluster.promises.setdefault(inode, {})[self] = bool(alone)
+        return replace(reply, promised=True)
 
     def answer(self, request, payload):
         cluster, state = self.cluster, self.cluster.state
@@ -305,6 +337,7 @@ class FakeMeta:
         simple = {
             meta.Lookup: state.lookup,
             meta.GetAttributes: lambda inode: meta.Node(state.attributes(inode)),
+            Claim: lambda inode: meta.Node(state.attributes(inode)),
             meta.ReadLink: lambda inode: meta.Target(state.read_link(inode)),
             meta.ReadDirectory: state.listing,
             meta.ListXattrs: lambda inode: meta.Names(state.xattr_names(inode)),
@@ -383,6 +416,7 @@ class FakeChunks:
         self.writing = {}
         self.in_flight = 0
         self.in_flight_max = 0
+        self.before_write = lambda: None
 
     async def read(self, place, offset, length):
         weather = self.cluster.weather
@@ -400,6 +434,7 @@ class FakeChunks:
 
     async def write(self, place, offset, buffers, fence=0):
         cluster, weather = self.cluster, self.cluster.weather
+        self.before_write()
         data = b"".join(buffers)
         end = offset + len(data)
         assert len(data) <= 4 << 20
@@ -505,7 +540,7 @@ class Mount:
 
     def __init__(self, cluster, mode, nursery, **options):
         self.cluster = cluster
-        self.meta = FakeMeta(cluster)
+        self.meta = FakeMeta(cluster, promised=MODES[mode].promises)
         self.chunks = FakeChunks(cluster)
         self.vfs = Vfs(
             Surroundings(self.meta, self.chunks, TrioClock(), MODES[mode], nursery, **options)

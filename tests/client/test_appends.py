@@ -33,7 +33,13 @@ def records_of(content, length):
 
 
 @pytest.mark.parametrize("length", [20, 3_000])
-@pytest.mark.parametrize("modes", [("nfs", "nfs"), ("uncached", "uncached"), ("nfs", "uncached")])
+@pytest.mark.parametrize(
+    "modes",
+    [
+        *(("nfs", "nfs"), ("uncached", "uncached"), ("nfs", "uncached")),
+        *(("strict", "strict"), ("strict", "nfs"), ("uncached", "strict")),
+    ],
+)
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_append_of_several_mounts_is_lost(
     autojump_clock, new_cluster, mount_on, modes, length, seed
@@ -192,7 +198,7 @@ async def test_what_was_appended_in_a_session_that_is_lost_is_told(
         assert cluster.content(inode) == start + b"theirs" + b"again"
 
 
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 @pytest.mark.parametrize("seed", range(10))
 async def test_appends_while_sessions_come_and_go(
     autojump_clock, new_cluster, mount_on, mode, seed

@@ -257,7 +257,7 @@ class TestReadAhead:
 
 class TestModes:
     def test_rows(self):
-        assert set(MODES) == {"uncached", "nfs"}
+        assert set(MODES) == {"uncached", "nfs", "strict"}
         assert mode_named(DEFAULT_MODE).name == "nfs"
         with pytest.raises(TideError) as caught:
             mode_named("warp")

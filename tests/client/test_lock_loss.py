@@ -94,7 +94,7 @@ async def test_who_waits_in_a_session_that_ends_gets_eio(autojump_clock, cluster
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 async def test_a_late_write_does_not_get_in(autojump_clock, cluster, on, mode, size):
     """The first mount is paused beyond its lease, and wakes up within what it does under its
     lock."""

@@ -330,7 +330,7 @@ async def test_open_file_description_locks_end_with_the_open_file(autojump_clock
 # --- what is seen under a lock
 
 
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 @pytest.mark.parametrize("size", [10, 100_000])
 async def test_under_a_lock_the_last_holders_writes_are_seen(
     autojump_clock, cluster, on, mode, size

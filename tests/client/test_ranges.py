@@ -51,7 +51,7 @@ def count(cluster, kind):
 # --- holes
 
 
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 async def test_a_hole_in_the_middle(autojump_clock, small, cluster, on, mode):
     with small():
         async with on(mode) as mount:
@@ -267,7 +267,7 @@ async def copy(mount, source, target, length, at=0, to=0):
     return await mount.copy_file_range(source, at, target, to, length)
 
 
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 async def test_a_copy_of_a_whole_file_moves_no_bytes(autojump_clock, small, cluster, on, mode):
     with small():
         async with on(mode) as mount:

@@ -330,7 +330,7 @@ async def test_fsync_syncs_what_was_pushed_before(autojump_clock, cluster, on):
         assert cluster.content(inode)[CHUNK_BYTES:] == b"b"
 
 
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 async def test_what_moves_out_of_the_inode_is_synced_first(autojump_clock, cluster, on, mode):
     """It was durable in the log, perhaps fsynced: a power failure must not take it now."""
     async with on(mode) as mount:
@@ -366,7 +366,7 @@ async def test_fsync_tells_once_what_a_power_failure_of_all_servers_took(
         assert cluster.content(inode) == b"b" * 3 * MIB
 
 
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 async def test_what_was_committed_and_is_still_cached_is_written_again(
     autojump_clock, cluster, on, mode
 ):

@@ -221,3 +221,9 @@ def test_nfs_against_a_model(small, new_cluster, mount_on, script, seed):
 @given(scripts, st.integers(0, 1000))
 def test_uncached_against_a_model(small, new_cluster, mount_on, script, seed):
     replay(small, new_cluster, mount_on, ("uncached", "nfs"), script, seed)
+
+
+@relaxed
+@given(scripts, st.integers(0, 1000))
+def test_strict_against_a_model(small, new_cluster, mount_on, script, seed):
+    replay(small, new_cluster, mount_on, ("strict", "strict"), script, seed)

@@ -134,7 +134,7 @@ async def test_a_write_to_an_ordinary_file_costs_no_question(autojump_clock, clu
         await mount.release(handle)
 
 
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 async def test_a_write_takes_set_user_id_away_before_it_returns(autojump_clock, cluster, on, mode):
     async with on(mode) as mount:
         made, handle = await make(mount, mode=0o6775)
