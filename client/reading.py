@@ -101,17 +101,10 @@ class Reader:
                 first = last
 
     async def read_through(self, file: File, offset: int, length: int) -> Buffer:
-        """The bytes as the servers have them now, with our uncommitted ones on top."""
+        """The bytes as the servers have them now, up to where the file ends there. What is written
+        here and not committed yet is not among them: another mount might not see it afterwards."""
         file.layout.forget_read()
-        content = b"".join(await self._bytes(file, offset, offset + length, newest=True))
-        end = min(offset + length, file.size)
-        if offset >= end:
-            return b""
-        result = bytearray(end - offset)
-        result[: min(len(content), len(result))] = content[: len(result)]
-        for start, stop in file.changes.pinned_ranges().within(offset, end):
-            result[start - offset : stop - offset] = file.get(start, stop)
-        return result
+        return b"".join(await self._bytes(file, offset, offset + length, newest=True))
 
     async def _fill(self, file: File, start: int, end: int, unit_bytes: int) -> None:
         """Fetch the first gap in the range, or a part of it; or wait for who is doing that."""
@@ -157,9 +150,10 @@ class Reader:
         while True:
             try:
                 if file.inline is not False:
-                    content = await self._content(file)
+                    content, size = await self._content(file)
                     if content is not None:
-                        return _cut_out(content, start, end)
+                        stop = min(end, size) if newest else end
+                        return _cut_out(content, start, max(start, stop))
                 places = await self._places(file, start, end, newest)
                 if places is not None and file.inline is not None:
                     stop = min(end, file.server_size) if newest else end
@@ -170,16 +164,16 @@ class Reader:
                 file.layout.forget_range(start // CHUNK_BYTES, max(end - 1, start) // CHUNK_BYTES)
                 await patience.wait(error)
 
-    async def _content(self, file: File) -> memoryview | None:
-        """The inline bytes; None when the file has chunks."""
+    async def _content(self, file: File) -> tuple[memoryview | None, int]:
+        """The inline bytes, None when the file has chunks; and the size that it had with them."""
         reply, content = await self._shell.meta.exchange(GetContent(file.inode, 0))
         self._shell.absorb(reply.attributes)
         if reply.attributes.data_version == file.version:
             file.inline = reply.inline
         if not reply.inline:
-            return None
+            return None, reply.attributes.size
         file.store_content(content)
-        return content
+        return content, reply.attributes.size
 
     async def _places(
         self, file: File, start: int, end: int, newest: bool

@@ -219,6 +219,55 @@ async def test_uncached_writes_are_seen_at_once(autojump_clock, cluster, on):
         assert (await second.getattr(inode, None)).attributes.size == 2 * MIB
 
 
+@pytest.mark.parametrize("size", [100, INLINE_MAX_BYTES + 100])
+async def test_what_is_not_committed_is_seen_on_no_uncached_mount(
+    autojump_clock, cluster, on, size
+):
+    """Else it would be seen here, and not on another mount afterwards."""
+    async with on("uncached", "uncached") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"a" * size)
+        reader = (await second.open(inode, os.O_RDONLY)).handle
+        exchange, asked, go_on = first.meta.exchange, trio.Event(), trio.Event()
+
+        async def held_back(request, *arguments, **named):
+            if isinstance(request, meta.Commit):
+                asked.set()
+                await go_on.wait()
+            return await exchange(request, *arguments, **named)
+
+        first.meta.exchange = held_back
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.write, handle, size, b"b" * size)
+            await asked.wait()
+            for mount, own in ((first, handle), (second, reader)):
+                assert bytes(await mount.read(own, 0, 3 * size)) == b"a" * size
+                assert (await mount.getattr(inode, own)).attributes.size == size
+            go_on.set()
+        for mount, own in ((first, handle), (second, reader)):
+            assert bytes(await mount.read(own, 0, 3 * size)) == b"a" * size + b"b" * size
+            assert (await mount.getattr(inode, own)).attributes.size == 2 * size
+
+
+async def test_a_read_ends_where_the_file_ended_when_it_was_answered(autojump_clock, cluster, on):
+    """And not where it ends when the answer arrives, with zeros that nobody wrote."""
+    async with on("uncached") as mount:
+        _, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a" * 10)
+        exchange = mount.meta.exchange
+
+        async def late(request, *arguments, **named):
+            answer = await exchange(request, *arguments, **named)
+            if isinstance(request, meta.GetContent):
+                mount.meta.exchange = exchange
+                await mount.write(handle, 10, b"b" * 10)
+            return answer
+
+        mount.meta.exchange = late
+        assert bytes(await mount.read(handle, 0, 100)) == b"a" * 10
+        assert bytes(await mount.read(handle, 0, 100)) == b"a" * 10 + b"b" * 10
+
+
 async def test_uncached_appends_do_not_overwrite_each_other(autojump_clock, cluster, on):
     async with on("uncached", "uncached") as (first, second):
         inode, handle = await new_file(first, flags=os.O_WRONLY | os.O_APPEND)
