@@ -338,12 +338,20 @@ class Locks:
                 self._on_change(wish.holder.inode)
 
     async def _unlock(self, holder: Holder, start: int, end: int) -> None:
-        try:
-            await self._meta.settled()
-            await self._meta.call(Unlock(*holder, start, end), session=self.session)
-        except TideError as error:
-            if error.code is not Code.SESSION_EXPIRED:
-                raise
+        """Asked again while the servers' disks are full: else the lock would be held, by nobody, as
+        long as the session lives."""
+        session, is_full = self.session, True
+        while is_full:
+            is_full = False
+            try:
+                await self._meta.settled()
+                await self._meta.call(Unlock(*holder, start, end), session=session)
+            except TideError as error:
+                if error.code not in (Code.SESSION_EXPIRED, Code.NO_SPACE):
+                    raise
+                is_full = error.code is Code.NO_SPACE
+            if is_full:
+                await trio.sleep(LOCK_ASK_AGAIN_MS / 1000)
         self.held.unlocked(holder, start, end)
         self._on_change(holder.inode)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..fs.errors import Code, TideError
 from ..fs.limits import FREE_SPACE_RESERVE_BYTES, FREE_SPACE_RESERVE_PARTS, MIB
 from ..fs.messages.base import Message
+from ..fs.messages.locks import Unlock, Withdraw
 from ..fs.messages.meta import RemoveDirectory, RemoveXattr, SetAttributes, Unlink
 from ..fs.ports.clock import Clock
 from ..fs.ports.disk import Disk
@@ -19,6 +20,8 @@ _GIVES_BACK = (
     Unlink,
     RemoveDirectory,
     RemoveXattr,
+    Unlock,
+    Withdraw,
     EndSession,
     Reap,
     # Who wants to delete needs a session first, and a leader must be able to begin its term.

@@ -118,6 +118,21 @@ async def test_a_turn_outlives_the_last_close_for_a_moment(autojump_clock, clust
         assert mount.vfs.files.peek(inode).openings == 0
 
 
+async def test_a_turn_is_given_back_also_when_the_servers_disks_were_full(
+    autojump_clock, cluster, on
+):
+    async with on("nfs", "nfs") as (first, second):
+        inode, (one, two) = await open_on(first, second)
+        full = TideError(Code.NO_SPACE, "")
+        cluster.weather.call_failures[locks.Unlock] = [full, full]
+        await first.write(one.handle, 0, b"a")
+        await second.write(two.handle, 0, b"b")
+        assert not cluster.weather.call_failures[locks.Unlock]
+        assert cluster.content(inode) == b"ab"
+        await trio.sleep(1)
+        assert not list(cluster.state.tables.locks.held(inode, locks.LockKind.APPEND))
+
+
 async def test_the_last_close_of_an_unlinked_file_ends_the_turn(autojump_clock, cluster, on):
     async with on("nfs") as mount:
         inode, (opened,) = await open_on(mount)
