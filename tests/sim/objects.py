@@ -1,5 +1,6 @@
 """What the objects of a history are, when nobody interferes: names in folders, registers, and
-locks (``lock_objects.py``). Pure.
+locks (``lock_objects.py``), bytes (``byte_objects.py``) and attributes (``attribute_objects.py``)
+of files. Pure.
 
 Each file is known by a tag that nobody else gives (its owner's number), so that an answer tells
 which file was meant, whatever inode it got.
@@ -9,7 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tidefs.fs.errors import Code
 
-from . import lock_objects
+from . import attribute_objects, byte_objects, lock_objects
+from .attribute_objects import ON_ATTRIBUTES
+from .byte_objects import ON_BYTES
 from .linearizability import NEVER, Model
 from .lock_objects import ON_LOCKS
 
@@ -41,8 +44,21 @@ class Rename(NamedTuple):
     exchange: bool = False
 
 
+class Link(NamedTuple):
+    """linkat(2) of the file with this tag, which was looked up before."""
+
+    tag: int
+    new_name: str
+
+
 class Look(NamedTuple):
     """lstat(2): the tag."""
+
+    name: str
+
+
+class Stat(NamedTuple):
+    """lstat(2): the tag, and how many names the file has."""
 
     name: str
 
@@ -74,20 +90,33 @@ class Read(NamedTuple):
     register: str
 
 
-ON_NAMES = (Create, Unlink, Rename, Look, List)
+ON_NAMES = (Create, Unlink, Rename, Link, Look, Stat, List)
+LOOKS = (
+    *(Look, Stat, List, Read, lock_objects.Holders),
+    *(byte_objects.Get, byte_objects.Size, attribute_objects.Show),
+)
+"""They change nothing."""
 
 
 def tree() -> Model:
     """All of them together: all folders are one object, as renames go between them."""
-    looks = Look | List | Read | lock_objects.Holders
-    return Model((), _step, _object_of, lambda what: isinstance(what, looks))
+    return Model((), _step, _object_of, only_looks)
 
 
-def _object_of(what: object) -> tuple[str, str]:
+def only_looks(what: object) -> bool:
+    """Whether it never changes anything."""
+    return isinstance(what.what if isinstance(what, byte_objects.AtUnit) else what, LOOKS)
+
+
+def _object_of(what: object) -> tuple[object, ...]:
     if isinstance(what, ON_NAMES):
-        return "names", ""
+        return ("names",)
     if isinstance(what, ON_LOCKS):
         return "lock", what.lock
+    if isinstance(what, ON_BYTES):
+        return "bytes", *byte_objects.place(what)
+    if isinstance(what, ON_ATTRIBUTES):
+        return "attributes", what.file
     return "register", what.register  # type: ignore[attr-defined]
 
 
@@ -99,8 +128,12 @@ def _step(state: Any, what: object, answer: object) -> Any:
     return after if answer is NEVER or answer == expected else None
 
 
-def do(state: Files, what: object) -> tuple[Files, object]:
+def do(state: Any, what: object) -> tuple[Any, object]:
     """The state afterwards, and the answer."""
+    if isinstance(what, ON_BYTES):
+        return byte_objects.do(state, what)
+    if isinstance(what, ON_ATTRIBUTES):
+        return attribute_objects.do(state, what)
     if isinstance(what, ON_NAMES):
         return _do_with_names(dict(state), what)
     return _do_with_register(state, what)
@@ -118,8 +151,13 @@ def _do_with_names(files: dict[str, int], what: object) -> tuple[Files, object]:
             answer = OK if files.pop(name, None) is not None else NO_ENTRY
         case Rename():
             answer = _rename(files, what)
+        case Link(tag, new_name):
+            answer = _link(files, tag, new_name)
         case Look(name):
             answer = files.get(name, NO_ENTRY)
+        case Stat(name):
+            names = [each for each, tag in files.items() if tag == files.get(name)]
+            answer = (files[name], len(names)) if names else NO_ENTRY
         case List(folder):
             answer = tuple(sorted(each for each in files.items() if _folder(each[0]) == folder))
     return tuple(sorted(files.items())), answer
@@ -137,8 +175,17 @@ def _rename(files: dict[str, int], what: Rename) -> object:
         return EXISTS
     if what.exchange:
         files[name], files[new_name] = files[new_name], files[name]
-    elif name != new_name:
+    elif files[name] != files.get(new_name):  # of two names of one file both stay: rename(2)
         files[new_name] = files.pop(name)
+    return OK
+
+
+def _link(files: dict[str, int], tag: int, new_name: str) -> object:
+    if tag not in files.values():
+        return NO_ENTRY  # it lost its last name
+    if new_name in files:
+        return EXISTS
+    files[new_name] = tag
     return OK
 
 

@@ -5,12 +5,21 @@ from ast import literal_eval
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
+from tidefs.client.modes import MODES, Ground
+
 from .nemesis import CHUNK_FAULTS, FAULTS, POWER_FAULTS
 from .nemesis_locks import LOCK_FAULTS
 
 KIB = 1024
 LOCKS_IN = 0.3
 """So many runs are about locks."""
+WITNESSES_IN = 0.15
+"""So many of the others are about mounts that work on the same files."""
+
+LINEARIZABLE = tuple(
+    name for name, mode in MODES.items() if mode.promises or mode.attributes.ground is Ground.NEVER
+)
+"""The modes in which nothing is believed that is not true."""
 
 
 class Patience(NamedTuple):
@@ -51,18 +60,35 @@ class Options:
     lockers: int = 0
     counters: int = 0
     appenders: int = 0
+    name_witnesses: int = 0
+    byte_witnesses: int = 0
+    attribute_witnesses: int = 0
 
     @property
     def sharers(self) -> int:
         """Applications that share files under locks."""
         return self.lockers + self.counters + self.appenders
 
+    @property
+    def witnesses(self) -> int:
+        """Applications whose calls, on all mounts, must be linearizable."""
+        return self.name_witnesses + self.byte_witnesses + self.attribute_witnesses
+
     @classmethod
-    def draw(cls, chance: random.Random, of_locks: random.Random | None) -> "Options":
-        """One of everything. ``of_locks``: whether it is about locks, and how; None: it is not."""
+    def draw(
+        cls,
+        chance: random.Random,
+        of_locks: random.Random | None,
+        of_mounts: random.Random | None = None,
+    ) -> "Options":
+        """One of everything. ``of_locks``: whether it is about locks, and how; None: it is not.
+        ``of_mounts``: the same of mounts that work on the same files."""
         options = cls._draw(chance)
-        about_locks = of_locks is not None and of_locks.random() < LOCKS_IN
-        return options._with_locks(of_locks) if of_locks and about_locks else options
+        if of_locks is not None and of_locks.random() < LOCKS_IN:
+            return options._with_locks(of_locks)
+        if of_mounts is not None and of_mounts.random() < WITNESSES_IN:
+            return options._with_witnesses(of_mounts)
+        return options
 
     @classmethod
     def _draw(cls, chance: random.Random) -> "Options":
@@ -111,6 +137,27 @@ class Options:
             appenders=chance.choice((0, 2, 3)),
             steps=chance.choice((10, 20, 40)),
             faults=(*faults, *chance.sample(LOCK_FAULTS, chance.choice((0, 1, len(LOCK_FAULTS))))),
+        )
+
+    def _with_witnesses(self, chance: random.Random) -> "Options":
+        """Two or three mounts, and about as many who work on the same names, bytes, attributes."""
+        faults = _draw_faults(chance, mounting=True)
+        lost = chance.sample(LOCK_FAULTS, chance.choice((0, 1, len(LOCK_FAULTS))))
+        counts = [chance.choice((0, 2, 3, 4)) for _ in range(3)]
+        return replace(
+            self,
+            callers=0,
+            applications=0,
+            rivals=0,
+            mode=chance.choice(LINEARIZABLE),
+            chunkservers=self.replicas + chance.choice((0, 0, 1)),
+            clients=chance.choice((2, 2, 3)),
+            name_witnesses=counts[0],
+            byte_witnesses=counts[1],
+            attribute_witnesses=counts[2] if any(counts[:2]) else 3,
+            steps=chance.choice((20, 40, 60)),
+            think_max_s=chance.choice((0.01, 0.05, 0.3)),
+            faults=(*faults, *lost),
         )
 
     def changed(self, text: str) -> "Options":

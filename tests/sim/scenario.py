@@ -12,7 +12,9 @@ from functools import partial
 from typing import Any
 
 import trio
+from tidefs.client.modes import mode_named
 from tidefs.fs.ids import ROOT
+from tidefs.fs.limits import SESSION_LEASE_MS
 from tidefs.fs.messages.meta import MakeDirectory
 
 from .callers import Caller, Metaservers, Places, prepare
@@ -35,11 +37,14 @@ from .sharing import make_sharers
 from .taste import Taste
 from .trace import Trace
 from .user import User
+from .witnesses import make_witnesses, taken_apart
 from .workload import Worker
 
 SAFETY_MAX_S = 60.0
 MAJORITY_MAX_S = 10.0
 """So soon somebody new is served, once a majority of the members is healed."""
+PROMISED_MAX_S = 1.25 * SESSION_LEASE_MS / 1000
+"""And so much later where mounts that are gone, and were promised something, are waited for."""
 LIVENESS_MAX_S = 300.0
 SESSIONS_END_S = 60.0
 """After the last unmount: sessions of crashed clients expire, the files that were unlinked and
@@ -86,6 +91,7 @@ class Scenario:
         clients = self._make_clients(cluster)
         self._make_applications(cluster.conditions, clients)
         self._make_sharers(cluster, clients)
+        self._make_witnesses(cluster, clients)
         cluster.on_power_loss.append(self._lose_power)
         with trio.move_on_after(LIVENESS_MAX_S) as patience:
             await self._prepare(cluster)
@@ -135,6 +141,11 @@ class Scenario:
         sharers = make_sharers(cluster, self._options, self._chance)
         for number, sharer in enumerate(sharers):
             self._place(sharer, [clients[number % len(clients)]])
+
+    def _make_witnesses(self, cluster: Cluster, clients: list[ClientHost]) -> None:
+        witnesses = make_witnesses(cluster, self._options, self._history)
+        for number, witness in enumerate(witnesses):
+            self._place(witness, [clients[number % len(clients)]])
 
     def _place(self, worker: Worker | Rival | Sharer, route: list[ClientHost]) -> None:
         stay = self._chance.choice((5, 20))
@@ -222,11 +233,14 @@ class Scenario:
         async def change(metaservers: Metaservers) -> None:
             await metaservers.call(MakeDirectory(ROOT, b"probe", 0o755, 0, 0))
 
-        with trio.move_on_after(MAJORITY_MAX_S) as patience:
+        most_s = MAJORITY_MAX_S
+        if mode_named(self._options.mode).promises:
+            most_s += PROMISED_MAX_S
+        with trio.move_on_after(most_s) as patience:
             await self._speak(cluster, "probe", change)
         if patience.cancelled_caught:
             who = f"all but {absent.host}" if absent else "everything"
-            raise ViolationError(f"healed {who} {MAJORITY_MAX_S:.0f} s ago, and no change is done")
+            raise ViolationError(f"healed {who} {most_s:.0f} s ago, and no change is done")
         if absent is not None and not absent.up and not absent.retired:
             self._trace.note("fault", f"start {absent.host}")
             absent.start()
@@ -250,9 +264,9 @@ class Scenario:
     # --- checks --------------------------------------------------------------------------------
 
     def _check_history(self) -> None:
-        operations = self._history.operations()
+        operations = taken_apart(self._history, self._options)
         verdict = check(operations, tree())
-        self._trace.note("check", f"{len(operations)} operations of callers: {verdict.value}")
+        self._trace.note("check", f"{len(operations)} operations: {verdict.value}")
         if verdict is Verdict.VIOLATION:
             raise ViolationError(f"the history is not linearizable: {explain(operations, tree())}")
 

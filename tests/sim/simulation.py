@@ -65,9 +65,10 @@ def simulate(seed: int, how: How, copy_to: IO[str] | None = None) -> Outcome:
     """Run one seed."""
     chance = random.Random(f"{seed} options")
     broken = MUTATIONS[how.mutation] if how.mutation else Mutation()
-    # What a mutation needs of locks, its own options say.
+    # What a mutation needs of locks or mounts, its own options say.
     of_locks = None if how.mutation else random.Random(f"{seed} locks")
-    options = replace(Options.draw(chance, of_locks), **broken.options)
+    of_mounts = None if how.mutation else random.Random(f"{seed} mounts")
+    options = replace(Options.draw(chance, of_locks, of_mounts), **broken.options)
     if how.faults:
         options = options.with_faults(how.faults)
     if how.changes:

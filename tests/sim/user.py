@@ -188,7 +188,10 @@ class User:
         return await settled(self.vfs.readlink((await self.look(path)).inode))
 
     async def link(self, path: Path, new_path: Path) -> Attributes:
-        inode = (await self.look(path)).inode
+        return await self.link_inode((await self.look(path)).inode, new_path)
+
+    async def link_inode(self, inode: int, new_path: Path) -> Attributes:
+        """The second half of link(2): what has the name was looked up before."""
         parent = await self._parent(new_path)
         return self._count(await settled(self.vfs.link(inode, parent, new_path[-1]))).attributes
 
@@ -237,11 +240,11 @@ class User:
 
     # --- files ---------------------------------------------------------------------------------
 
-    async def create(self, path: Path, mode: int) -> OpenFile:
+    async def create(self, path: Path, mode: int, caller: Caller = CALLER) -> OpenFile:
         """open(2) with O_CREAT, O_EXCL and O_RDWR."""
         parent = await self._parent(path)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-        known, opened = await settled(self.vfs.create(parent, path[-1], mode, flags, CALLER))
+        known, opened = await settled(self.vfs.create(parent, path[-1], mode, flags, caller))
         return OpenFile(self.vfs, self._count(known).attributes.inode, opened.handle)
 
     async def open(self, path: Path, flags: int = os.O_RDWR) -> OpenFile:
