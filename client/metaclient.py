@@ -214,9 +214,9 @@ class MetaClient:
         """Count one opening."""
         self._opens.opened(inode)
 
-    def released(self, inode: int) -> None:
+    def released(self, inode: int, *, known: bool = True) -> None:
         """One opening ended."""
-        self._opens.released(inode)
+        self._opens.released(inode, known=known)
         if self._opens.to_release:
             self._something_closed.set()
 

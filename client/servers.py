@@ -106,8 +106,9 @@ class MetaServers(Protocol):
         """An Open or Create that opened ``inode`` was answered; counted."""
         ...
 
-    def released(self, inode: int) -> None:
-        """One opening ended; with the last one a Release goes out, batched, in the background."""
+    def released(self, inode: int, *, known: bool = True) -> None:
+        """One opening ended; with the last one a Release goes out, batched, in the background, if
+        the servers may know that it was open."""
         ...
 
     def reserved(self, inode: int, index: int, handle: int) -> None:

@@ -67,14 +67,16 @@ class OpenInodes:
         self._counts[inode] = self._counts.get(inode, 0) + 1
         self._closed.pop(inode, None)
 
-    def released(self, inode: int) -> None:
+    def released(self, inode: int, *, known: bool = True) -> None:
+        """``known``: the server may count it as open, and must be told."""
         count = self._counts.get(inode, 0) - 1
         assert count >= 0, f"inode {inode} is released more often than opened"
         if count:
             self._counts[inode] = count
         else:
             del self._counts[inode]
-            self._closed[inode] = self._round
+            if known:
+                self._closed[inode] = self._round
 
     @property
     def to_release(self) -> bool:

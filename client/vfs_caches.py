@@ -79,6 +79,8 @@ class VfsCaches:
             surroundings.access_times, directories=surroundings.directory_access_times
         )
         self.open_files: Handles[OpenFile] = Handles()
+        self.unannounced: set[int] = set()
+        """Inodes that are open here under a promise, which the metaservers were not told."""
         self.open_directories: Handles[OpenDirectory] = Handles()
         self.shell = Shell(
             surroundings.meta,

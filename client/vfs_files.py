@@ -47,7 +47,11 @@ class FileOperations(NameOperations):
     # --- open
 
     def open(self, inode: int, flags: int, *, kill_privileges: bool = False) -> Soon[Opened]:
-        """Asks the server what the file is now, and drops cached bytes of another version."""
+        """Asks the server what the file is now, and drops cached bytes of another version. What is
+        promised need not be asked."""
+        file = self.open_promised(inode)
+        if file is not None:
+            return self._truncated(file, flags, kill_privileges=kill_privileges)
         before = self.attributes.get(inode)
         change = None if before is None else before.attributes.change
         held = self._version_held(inode)
@@ -79,6 +83,7 @@ class FileOperations(NameOperations):
         attributes = reply.attributes
         inode = attributes.inode
         self.meta.opened(inode)
+        self.unannounced.discard(inode)
         self.absorb(attributes, promised=reply.promised)
         if attributes.links == 0 and not self._is_open(inode):
             # Its last name went elsewhere; the kernel looks the path up again, and finds out.
@@ -124,6 +129,7 @@ class FileOperations(NameOperations):
         def learn(reply: Entry) -> Soon[tuple[Known, Opened]]:
             attributes = reply.attributes
             self.meta.opened(attributes.inode)
+            self.unannounced.discard(attributes.inode)
             self._made(parent, name, reply)
             opening = self._truncated(self._opened(attributes), flags)
             return then(opening, lambda opened: (self.known(attributes, parent), opened))
@@ -385,7 +391,9 @@ class FileOperations(NameOperations):
 
     def _released(self, file: File) -> None:
         self.files.released(file)
-        self.meta.released(file.inode)
+        self.meta.released(file.inode, known=file.inode not in self.unannounced)
+        if not file.openings:
+            self.unannounced.discard(file.inode)
         if self._is_unlinked(file):
             self.files.forget(file.inode)
 

@@ -181,6 +181,9 @@ class NameOperations(AttributeOperations):
     # --- remove
 
     def unlink(self, parent: int, name: bytes) -> Soon[None]:
+        return self.announced_before([(parent, name)], lambda: self._unlink(parent, name))
+
+    def _unlink(self, parent: int, name: bytes) -> Awaitable[None]:
         return self.ask(
             parent,
             Unlink(parent, name),
@@ -213,12 +216,14 @@ class NameOperations(AttributeOperations):
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> Soon[None]:
         _check_name(new_name)
-
-        def failed(error: TideError) -> None:
-            self.failed(parent, error)
-            self.failed(new_parent, error)
-
         request = Rename(parent, name, new_parent, new_name, flags)
+        return self.announced_before([(new_parent, new_name)], lambda: self._rename(request))
+
+    def _rename(self, request: Rename) -> Awaitable[None]:
+        def failed(error: TideError) -> None:
+            self.failed(request.parent, error)
+            self.failed(request.new_parent, error)
+
         ended = self._renaming(request)
         done = then(self.meta.start(request), lambda reply: self._renamed(request, reply), failed)
         return finally_(done, ended)

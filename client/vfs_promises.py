@@ -7,21 +7,24 @@ stops believing when the session's lease ends, which the metaserver waits for.
 """
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 
 import trio
 
 from ..fs.codec import Buffer
 from ..fs.errors import TideError
-from ..fs.messages.meta import GetAttributes, Node
+from ..fs.messages.meta import GetAttributes, Node, Open
 from ..fs.messages.promises import Claim
-from .answers import settled
+from .answers import settled, then
 from .fuse.driver import Soon
 from .handles import OpenFile
 from .inodes import File
 from .vfs_caches import VfsCaches
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PROMISE_RETRY_MS = 5
 """Until a promise is asked for again that could not be made."""
@@ -86,6 +89,49 @@ class PromiseOperations(VfsCaches):
 
         await self.ask(inode, request, learn)
 
+    # --- open files
+
+    def open_promised(self, inode: int) -> File | None:
+        """Open a file without telling anybody. As long as it is promised it keeps its name, for a
+        recall comes before it can lose it; then the metaservers are told that it is open. None: it
+        is not promised."""
+        if not self.mode.promises:
+            return None
+        cached = self.attributes.trusted(inode)
+        if cached is None or not cached.attributes.links:
+            return None
+        file = self.files.get(cached.attributes)
+        if file.lost is not None:
+            return None
+        if not file.openings:
+            self.unannounced.add(inode)
+        self.meta.opened(inode)
+        self.files.opened(file)
+        return file
+
+    async def announce(self, inodes: Iterable[int]) -> None:
+        """Tell the metaservers of those that are open, and that they do not know of."""
+        for inode in [inode for inode in inodes if inode in self.unannounced]:
+            self.unannounced.discard(inode)  # whoever closes it from now on says so
+            try:
+                await self.meta.start_exchange(Open(inode, 0))
+            except TideError as error:
+                log.warning("inode %d is open here, which cannot be told: %s", inode, error)
+
+    def announced_before(
+        self, names: Sequence[tuple[int, bytes]], do: Callable[[], Soon[T]]
+    ) -> Soon[T]:
+        """``do`` what may take the last name of what these names lead to."""
+        if not self.unannounced:
+            return do()
+        found = [self.names.get(parent, name) for parent, name in names]
+        inodes = [inode for inode in found if isinstance(inode, int)]
+        if None in found:
+            inodes = list(self.unannounced)
+        elif self.unannounced.isdisjoint(inodes):
+            return do()
+        return then(self.announce(inodes), lambda _: do())
+
     # --- recalls
 
     def recalled(self, inodes: list[int]) -> Awaitable[None] | None:
@@ -95,7 +141,7 @@ class PromiseOperations(VfsCaches):
         for inode in inodes:
             self.attributes.recall(inode)
             file = self.files.peek(inode)
-            if file is not None and (file.reading or file.modified):
+            if file is not None and (file.reading or file.modified or inode in self.unannounced):
                 busy.append(file)
             elif file is not None:
                 file.stop_fetching()
@@ -106,6 +152,7 @@ class PromiseOperations(VfsCaches):
             while file.reading:
                 await file.readers.park()
             file.stop_fetching()
+            await self.announce([file.inode])
             if file.modified:
                 try:
                     await self.writer.write_back(file)
@@ -113,5 +160,8 @@ class PromiseOperations(VfsCaches):
                     log.warning("inode %d, which is recalled: %s", file.inode, error)
 
     def promises_end(self) -> None:
-        """There is a new connection: what was promised on the one before holds no more."""
+        """There is a new connection, or session: what was promised before holds no more. (What is
+        open was told with it, but for what was opened while it was.)"""
         self.attributes.recall_all()
+        if self.unannounced:
+            self.shell.nursery.start_soon(self.announce, list(self.unannounced))

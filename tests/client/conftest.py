@@ -6,6 +6,7 @@ Time is trio's, which tests let run on by itself.
 
 import random
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 
@@ -100,6 +101,7 @@ class FakeCluster:
         self.place = ServerPlace(1, "here", ["unix:/nowhere"])
         self.sessions = 0
         self.metas = {}  # session -> FakeMeta
+        self.contested = Counter()  # inodes of which promises are being recalled
         self.promises = {}  # inode -> {FakeMeta: whether it has it alone}
         self.clock_ns = START_NS
         self.apply(FormatCluster("test", 1, 0o755, 0, 0))
@@ -295,8 +297,15 @@ class FakeMeta:
         self.check_session(session)
         cluster, changes = self.cluster, isinstance(request, meta.Change)
         inodes = touched(cluster.state, request) if changes else asked(cluster.state, request)
-        await self.recall_others(inodes, alone=not (changes or isinstance(request, Claim)))
+        if isinstance(request, Claim):
+            inodes = (request.inode,)
+        for_all = changes or isinstance(request, Claim)
+        cluster.contested += Counter(inodes if for_all else ())
+        await self.recall_others(inodes, alone=not for_all)
+        cluster.contested -= Counter(inodes if for_all else ())
         reply, content = self.answer(request, b"".join(payload))
+        if not changes and await self.recall_others(told(reply), alone=True):
+            reply, content = self.answer(request, b"".join(payload))
         if self.promised and not changes and told(reply):
             reply = self.promise(request, reply)
         # With promises the order of replies and recalls counts: this stands for one connection.
@@ -307,16 +316,19 @@ class FakeMeta:
         return reply, memoryview(content)
 
     async def recall_others(self, inodes, *, alone):
-        """Also when they have it ``alone`` only."""
+        """``alone``: from who has it alone, only. Whether anybody had."""
+        recalled = False
         for inode in inodes:
             for other, has_alone in list(self.cluster.promises.get(inode, {}).items()):
                 if other is not self and (has_alone or not alone):
                     await settled(other.events.recalled([inode]))
                     self.cluster.promises[inode].pop(other, None)
+                    recalled = True
+        return recalled
 
     def promise(self, request, reply):
-        if self.contested:
-            self.contested -= 1
+        if self.contested or any(inode in self.cluster.contested for inode in told(reply)):
+            self.contested = max(0, self.contested - 1)
             return reply
         for inode in told(reply):
             alone = isinstance(request, Claim) or self.cluster.promises.get(inode, {}).get(self)
@@ -394,7 +406,7 @@ class FakeMeta:
     def opened(self, inode):
         self.held[inode] = self.held.get(inode, 0) + 1
 
-    def released(self, inode):
+    def released(self, inode, *, known=True):
         self.held[inode] -= 1
         if not self.held[inode]:
             del self.held[inode]

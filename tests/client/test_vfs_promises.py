@@ -61,6 +61,63 @@ async def test_what_is_promised_is_not_asked_again(autojump_clock, cluster, on):
         assert names(cluster) == []
 
 
+async def test_what_is_promised_is_opened_without_a_question(autojump_clock, cluster, on):
+    async with on("strict") as mount:
+        inode, handle = await new_file(mount, b"bytes")
+        await mount.release(handle)
+        await mount.getattr(inode, None)
+        names(cluster)
+        for _ in range(3):
+            opened = mount.known_to_answer("open", inode, RW)
+            assert bytes(mount.known_to_answer("read", opened.handle, 0, 10)) == b"bytes"
+            mount.known_to_answer("flush", opened.handle)
+            mount.known_to_answer("release", opened.handle)
+        assert names(cluster) == []
+        assert not mount.meta.held
+        assert not mount.vfs.unannounced
+
+
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+async def test_what_was_opened_so_outlives_its_name(autojump_clock, cluster, on, who, how):
+    async with on("strict", "strict") as mounts:
+        reader, other = mounts
+        inode, handle = await new_file(reader, b"bytes")
+        await reader.mknod(ROOT, b"new", Kind.FILE, 0o644, 0, ME)
+        await reader.release(handle)
+        await reader.getattr(inode, None)
+        handle = reader.known_to_answer("open", inode, RW).handle
+        remover = mounts[who]
+        await remover.lookup(ROOT, b"file")
+        if how == "unlink":
+            await remover.unlink(ROOT, b"file")
+        else:
+            await remover.rename(ROOT, b"new", ROOT, b"file", 0)
+        reader.vfs.files.peek(inode).drop_clean()
+        assert bytes(await reader.read(handle, 0, 10)) == b"bytes"
+        await reader.write(handle, 0, b"BYTES")
+        assert bytes(await reader.read(handle, 0, 10)) == b"BYTES"
+        await reader.release(handle)
+        with pytest.raises(TideError) as caught:
+            await other.getattr(inode, None)
+        assert caught.value.code is Code.STALE_HANDLE, "it went with the last close"
+
+
+async def test_what_was_opened_so_is_told_on_a_new_connection(autojump_clock, cluster, on):
+    async with on("strict", "nfs") as (strict, nfs):
+        inode, handle = await new_file(strict, b"bytes")
+        await strict.release(handle)
+        await strict.getattr(inode, None)
+        handle = strict.known_to_answer("open", inode, RW).handle
+        cluster.promises.clear()
+        strict.vfs.linked()
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(1)
+        await nfs.unlink(ROOT, b"file")
+        assert bytes(await strict.read(handle, 0, 10)) == b"bytes"
+        await strict.release(handle)
+
+
 async def test_an_absent_name_is_absent_whatever_others_do_elsewhere(autojump_clock, cluster, on):
     async with on("strict", "strict") as (first, second):
         folder = (await first.mkdir(ROOT, b"folder", 0o755, ME)).attributes.inode
