@@ -4,8 +4,12 @@ Before a change is proposed, what it touches is marked, so that nobody is promis
 what others were promised of it is recalled, and waited for. Names may have moved meanwhile, so it
 looks again, until there is nothing to recall. (Gray and Cheriton 1989, section 2, for leases.)
 
-Nobody who is asked to consent waits for anything here but to commit what he holds alone, and a
-change waits for recalls only, never for a change: so no circle can close.
+What a change touches hangs on names as they are when it is *carried out*, and the state shows them
+as they are now. So who follows a name waits for what is in the log already and moves that one.
+
+Nobody who is asked to consent waits for anything here but to commit what he holds alone; and a
+change waits for recalls, and for changes that are in the log, which wait for nobody: so no circle
+can close.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,11 +21,11 @@ from ..fs.limits import CLAIM_PATIENCE_MS
 from ..fs.messages.base import Request
 from ..fs.messages.meta import Change
 from .leader import Leader
-from .marks import NOBODY
+from .marks import NOBODY, Marks
 from .recalls import Recalls
 from .service_reads import Answer
 from .state import State
-from .touched import Inodes, asked, told, touched
+from .touched import Inodes, Names, asked, follows_names, moved, told, touched
 
 Answered: TypeAlias = Answer | Awaitable[Answer]
 Answering: TypeAlias = Callable[[], Answered]
@@ -38,12 +42,14 @@ class _KeptError(Exception):
 class UnderWay:
     """A change from when it is asked for until its outcome is known."""
 
-    __slots__ = ("change", "inodes", "session")
+    __slots__ = ("change", "inodes", "moves", "session")
 
     def __init__(self, session: int, change: Change[Any], inodes: Inodes) -> None:
         self.session = session
         self.change = change
         self.inodes = inodes
+        self.moves: Names = ()
+        """Once it is in the log."""
 
 
 class Consent:
@@ -54,8 +60,11 @@ class Consent:
         self._promises = leader.promises
         self._awaited = leader.awaited
         self._recalls = recalls
+        self._moving = Marks[tuple[int, bytes]]()
+        """Names that change with what is in the log and not carried out yet."""
         self._heard = trio.Event()
-        self._change_over = trio.Event()
+        self._change_over: trio.Event | None = None
+        """Only while somebody waits for it."""
 
     def look_again(self) -> None:
         """A session that was awaited may be no more."""
@@ -76,25 +85,36 @@ class Consent:
         session, promises = under_way.session, self._promises
         return not (
             self._awaited.promised_to_others(session)
+            or (self._moving and self._follows_what_moves(under_way.change))
             or promises.is_in_the_way(session, under_way.inodes)
             or (promises.has_exclusive and self._is_kept_from(session, under_way.change))
         )
 
     async def obtain(self, under_way: UnderWay) -> None:
         """Until it is free; then it is proposed at once."""
-        while not self.is_free(under_way):
+        while True:
+            self._mark_more(under_way)
+            if self.is_free(under_way):
+                return
             if self._awaited.promised_to_others(under_way.session):
                 await self._heard.wait()
+            elif self._follows_what_moves(under_way.change):
+                await self._next_change_over()
             else:
                 await self._recall_for(under_way)
-            self._mark_more(under_way)
+
+    def proposed(self, under_way: UnderWay) -> None:
+        """It is in the log, or will be before all that is proposed later."""
+        under_way.moves = moved(under_way.change)
+        self._moving.add(NOBODY, under_way.moves)
 
     def end(self, under_way: UnderWay) -> None:
         """Its outcome is known."""
         self._promises.changing.remove(under_way.session, under_way.inodes)
-        if self._promises.claiming:
+        self._moving.remove(NOBODY, under_way.moves)
+        if self._change_over is not None:
             self._change_over.set()
-            self._change_over = trio.Event()
+            self._change_over = None
 
     def disown(self, under_way: UnderWay) -> None:
         """Its session goes on on another connection, and may never hear of the outcome: to its
@@ -102,6 +122,14 @@ class Consent:
         self._promises.changing.remove(under_way.session, under_way.inodes)
         under_way.session = NOBODY
         self._promises.changing.add(NOBODY, under_way.inodes)
+
+    async def _next_change_over(self) -> None:
+        if self._change_over is None:
+            self._change_over = trio.Event()
+        await self._change_over.wait()
+
+    def _follows_what_moves(self, change: Change[Any]) -> bool:
+        return follows_names(change) and any(name in self._moving for name in moved(change))
 
     def _is_kept_from(self, session: int, request: Request[Any]) -> bool:
         return self._promises.is_kept_from(session, asked(self._state, request))
@@ -184,6 +212,6 @@ class Consent:
                 self._recalls.send(promises.take(session, mine))
                 await self._recalls.all_over(promises.out(session, mine))
             elif promises.changing.by_others(session, inode):
-                await self._change_over.wait()
+                await self._next_change_over()
             else:
                 return

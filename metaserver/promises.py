@@ -46,9 +46,9 @@ class Promises:
         self.most = most
         self.count = 0
         """Of those that are held."""
-        self.changing = Marks()
+        self.changing = Marks[int]()
         """Inodes of changes that are under way."""
-        self.claiming = Marks()
+        self.claiming = Marks[int]()
         """Inodes that somebody wants for himself."""
         self._inodes: dict[int, dict[int, int]] = {}
         """Of each session, the oldest first, with their generation."""
@@ -140,7 +140,7 @@ class Promises:
     def take(self, session: int, inodes: Iterable[int]) -> list[Recalled]:
         """Take out what others than ``session`` hold on these: one Recalled for each of them."""
         found: dict[int, list[int]] = {}
-        for inode in inodes:
+        for inode in dict.fromkeys(inodes):  # a listing may tell of one several times
             for holder in self._others(session, inode):
                 found.setdefault(holder, []).append(inode)
         return [self._take(holder, held) for holder, held in found.items()]

@@ -189,6 +189,7 @@ class Changes:
             pending.answer(outcome)
 
         self._driver.propose(request, answered, payload=payload, origin=Origin(*mutation))
+        self._consent.proposed(pending.under_way)
 
     def _remember(self, mutation: Mutation, error: TideError) -> None:
         """A delayed repetition of what was refused must not be carried out later."""

@@ -13,6 +13,7 @@ from ..fs.messages.base import Message, Request
 from .state import State
 
 Inodes: TypeAlias = tuple[int, ...]
+Names: TypeAlias = tuple[tuple[int, bytes], ...]
 
 NONE: Inodes = ()
 
@@ -22,6 +23,20 @@ def touched(state: State, change: meta.Change[Any]) -> Inodes:
     (but for atime, which may be old under a promise), names, bytes, extended attributes."""
     found = TOUCHED[type(change)](state, change)
     return found if len(found) < 2 else tuple(dict.fromkeys(found))
+
+
+def moved(change: meta.Change[Any]) -> Names:
+    """The names, each with its directory, of which ``change`` may change what they lead to."""
+    move = MOVED.get(type(change))
+    return () if move is None else move(change)
+
+
+def follows_names(change: meta.Change[Any]) -> bool:
+    """Whether what ``change`` touches, or its reply tells of, hangs on what a name of ``moved``
+    leads to when it is carried out."""
+    return isinstance(change, _FOLLOWING) or (
+        isinstance(change, meta.Create) and not change.exclusive
+    )
 
 
 def asked(state: State, request: Request[Any]) -> Inodes:
@@ -95,6 +110,27 @@ TOUCHED: dict[type[meta.Change[Any]], Callable[[State, Any], Inodes]] = {
     locks.Withdraw: _nothing,
 }
 """Of every Change that there is. An open with O_TRUNC is a SetAttributes."""
+
+
+def _its_name(change: Any) -> Names:
+    return ((change.parent, change.name),)
+
+
+def _both_names(change: meta.Rename) -> Names:
+    return ((change.parent, change.name), (change.new_parent, change.new_name))
+
+
+MOVED: dict[type[meta.Change[Any]], Callable[[Any], Names]] = {
+    meta.Create: _its_name,
+    meta.MakeDirectory: _its_name,
+    meta.MakeSymlink: _its_name,
+    meta.Link: _its_name,
+    meta.Unlink: _its_name,
+    meta.RemoveDirectory: _its_name,
+    meta.Rename: _both_names,
+}
+
+_FOLLOWING = (meta.Unlink, meta.RemoveDirectory, meta.Rename)
 
 
 # --- questions, also those that a change is beside -----------------------------------------------
