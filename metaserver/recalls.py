@@ -63,10 +63,10 @@ class Recalls:
     # --- connections -------------------------------------------------------------------------
 
     def bind(self, session: int, peer: Peer) -> None:
-        """A session that wants promises is used on this connection from now on. On another one
-        than before it holds none: what was said there, it does not believe any more."""
-        if self._peer_of.get(session) is not peer:
-            self.end(session)
+        """A session that wants promises is used on this connection from now on, and holds none:
+        what was said on another one before, it does not believe any more."""
+        self.end(session)
+        if not peer.closed:
             self._session_of[peer] = session
             self._peer_of[session] = peer
 

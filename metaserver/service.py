@@ -251,15 +251,10 @@ class Service:
             self._peer_of[session] = peer
         if before is not peer:
             self._changes.resumed(session)
-            self._begin_promises(session, peer)
-
-    def _begin_promises(self, session: int, peer: Peer) -> None:
-        """On a new connection a session holds none."""
-        record = self._state.session(session)
-        self._recalls.end(session)
-        if record is not None and record.promises and not peer.closed:
-            self._recalls.bind(session, peer)
-        self._consent.look_again()
+            record = self._state.session(session)
+            if record is not None and record.promises:
+                self._recalls.bind(session, peer)
+            self._consent.look_again()
 
     def _session_ended(self, session: int) -> None:
         self._changes.session_ended(session)

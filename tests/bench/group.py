@@ -67,9 +67,9 @@ class Creator:
     """One session on the leader, and the folder that its files go to."""
 
     def __init__(self, peer: Peer, session: int, directory: int) -> None:
-        self._peer = peer
-        self._session = session
-        self._directory = directory
+        self.peer = peer
+        self.session = session
+        self.directory = directory
         self._sequences = [1] * 64
         self._made = 0
         self.suffix = b""
@@ -80,7 +80,7 @@ class Creator:
         self._made += 1
         self._sequences[slot] += 1
         request = Create(
-            parent=self._directory,
+            parent=self.directory,
             name=b"file-%d" % self._made + self.suffix,
             kind=Kind.FILE,
             mode=0o644,
@@ -90,12 +90,12 @@ class Creator:
             exclusive=True,
             open=False,
         )
-        mutation = Mutation(self._session, slot, self._sequences[slot])
-        await self._peer.call(request, mutation=mutation)
+        mutation = Mutation(self.session, slot, self._sequences[slot])
+        await self.peer.call(request, mutation=mutation)
 
     async def syncs(self) -> float:
         """How often the leader has synced its log so far."""
-        metrics = await self._peer.call(GetMetrics())
+        metrics = await self.peer.call(GetMetrics())
         return dict(metrics.values)[SYNCS]
 
     async def work(self, callers: int, seconds: float) -> Measured:

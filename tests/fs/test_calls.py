@@ -184,6 +184,34 @@ def test_more_than_the_credits_wait_their_turn():
     assert len(ends.asked) == 5
 
 
+def test_what_is_asked_comes_behind_what_was_answered_before():
+    """Promises rest on that. What waits for a credit lets later answers pass, and nothing else."""
+    ends = Ends().flow()
+
+    def answer():
+        call = ends.ask()
+        ends.carry(ends.client, ends.server)
+        ends.server.answer(ends.asked.pop().number, Done())
+        ends.client.forget(call)
+
+    def kinds():
+        return [frame.header[0] for frame in taken(ends.server)]
+
+    answer()
+    first = ends.ask(end=ends.server)
+    for _ in range(2):
+        answer()
+        ends.ask(end=ends.server)
+    assert kinds() == [REPLY, REQUEST] * 3
+    ends.ask(end=ends.server)
+    answer()
+    assert kinds() == [REPLY]
+    ends.server.forget(first)
+    ends.server.release_held()
+    answer()
+    assert kinds() == [REQUEST, REPLY]
+
+
 def test_a_caller_that_ignores_its_credits_is_told_to_wait():
     ends = Ends().flow()
     ends.client._credits = 100

@@ -323,12 +323,13 @@ async def test_who_goes_while_it_is_recalled_is_waited_for(server, nursery):
 
 @contextlib.asynccontextmanager
 async def kept_alive(*clients):
-    """Their sessions live on meanwhile, whatever becomes of them."""
+    """Their sessions live on meanwhile, whatever becomes of their connections."""
 
     async def keep(client):
+        peer = await client.server.connect()
         with contextlib.suppress(TideError):
             while True:
-                await client.call(meta.KeepAlive(client.session))
+                await peer.call(meta.KeepAlive(client.session))
                 await trio.sleep(0.02)
 
     async with trio.open_nursery() as nursery:
