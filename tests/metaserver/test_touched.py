@@ -213,6 +213,21 @@ def test_what_one_change_changes_it_touches(new_cluster, kind):
     one()
 
 
+def test_what_is_beside_a_change_it_asks_about(cluster):
+    grow(cluster)
+    unnamed = meta.CreateUnnamed(3, 0o600, 0, 0, 0, False)
+    lock = locks.SetLock(4, locks.LockKind.WHOLE, 1, True, 0, LOCK_END, False, 1)
+    open_or_create = meta.Create(3, b"a", Kind.FILE, 0o644, 0, 0, 0, False, False)
+    for request, inodes in (
+        (unnamed, (3,)),
+        (lock, (4,)),
+        (locks.Withdraw(4, 1), (4,)),
+        (open_or_create, (6,)),
+        (meta.Unlink(1, b"c"), ()),
+    ):
+        assert asked(cluster.state, request) == inodes
+
+
 def test_a_name_that_cannot_be_is_nobodys(cluster):
     assert touched(cluster.state, meta.Unlink(1, b"x" * 1000)) == (1,)
     assert touched(cluster.state, meta.Unlink(77, b"x")) == (77,)
