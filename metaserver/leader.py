@@ -230,11 +230,6 @@ class Leader:
         with trio.move_on_after(left_s):
             await self._leases_changed.wait()
 
-    def expire(self, session: int) -> None:
-        """End a session as if it had been silent for longer than its lease."""
-        self.leases.expire_now(session)
-        self._leases_changed.set()
-
     def began(self, session: int) -> None:
         """It was opened, perhaps once more, and has nothing from before."""
         self.heard_of(session)

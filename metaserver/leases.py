@@ -18,16 +18,18 @@ class Leases:
         self._wait_ns = int((lease_ms + drift_ms) * _MS)
         self._deadlines: dict[int, int] = {}
         self._expired: set[int] = set()
+        self._given_up: set[int] = set()
 
     def renew(self, session: int, now_ns: int) -> None:
-        """It was heard of. Too late for one that has expired: its end is on its way."""
-        if session not in self._expired:
+        """It was heard of. Too late for one that has expired, or is given up: its end is on its
+        way."""
+        if session not in self._expired and session not in self._given_up:
             # Taken out first: the dict stays in the order of the deadlines.
             self._deadlines.pop(session, None)
             self._deadlines[session] = now_ns + self._wait_ns
 
     def is_alive(self, session: int) -> bool:
-        return session in self._deadlines
+        return session in self._deadlines and session not in self._given_up
 
     def expire(self, now_ns: int) -> list[int]:
         """Sessions whose lease has just ended."""
@@ -39,12 +41,14 @@ class Leases:
         for session in ended:
             del self._deadlines[session]
             self._expired.add(session)
+        self._given_up.difference_update(ended)
         return ended
 
-    def expire_now(self, session: int) -> None:
-        """Its lease is over before its time, if it lives."""
-        if self._deadlines.pop(session, None) is not None:
-            self._expired.add(session)
+    def give_up(self, session: int) -> None:
+        """It is refused from now on. But it was told a lease, in which its client may act on what
+        it believes, and which the client may not know to be its last: so it expires in its time."""
+        if session in self._deadlines:
+            self._given_up.add(session)
 
     def unended(self) -> list[int]:
         """Sessions that expired and whose end is not in the log yet."""
@@ -54,6 +58,7 @@ class Leases:
         """The session is over."""
         self._deadlines.pop(session, None)
         self._expired.discard(session)
+        self._given_up.discard(session)
 
     def next_deadline_ns(self) -> int | None:
         """When ``expire`` will have something to say, None when there is no session."""

@@ -156,14 +156,14 @@ class Recalls:
             peer.close(f"it failed to give up promises: {error}")
             return
         log.warning(
-            "session %d has not answered a Recall of %d inodes for %d ms, its lease: it is ended",
+            "session %d has not answered a Recall of %d inodes for %d ms, its lease: given up",
             recalled.session,
             len(recalled.inodes),
             waited_ms,
         )
         self._figures.sessions_ended += 1
-        self._leader.expire(recalled.session)
-        peer.close("its session is ended: it did not answer a Recall within its lease")
+        self._leader.leases.give_up(recalled.session)
+        peer.close("its session is given up: it did not answer a Recall within its lease")
 
     def _note_time(self, since_ns: int) -> None:
         waited_ns = self._leader.now_ns() - since_ns

@@ -38,6 +38,22 @@ def test_a_lease_outlasts_what_the_client_was_told():
     assert leases.unended() == []
 
 
+def test_who_is_given_up_is_refused_at_once_and_over_when_its_client_knows():
+    leases = Leases(10_000)
+    leases.give_up(1)
+    leases.renew(1, 0)
+    leases.give_up(1)
+    assert not leases.is_alive(1)
+    leases.renew(1, 5_000 * MS)
+    assert not leases.is_alive(1)
+    assert leases.expire(10_149 * MS) == []
+    assert leases.expire(10_150 * MS) == [1]
+    assert leases.unended() == [1]
+    leases.end(1)
+    leases.renew(1, 11_000 * MS)
+    assert leases.is_alive(1), "numbers of sessions are not used again, but nothing is kept of one"
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 500)), max_size=40))
 def test_leases_expire_in_their_order(steps):
     leases = Leases(1_000)

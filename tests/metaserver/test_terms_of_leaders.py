@@ -13,7 +13,6 @@ from tidefs.fs.ports.network_real import RealNetwork
 from tidefs.fs.ports.randomness import RealRandomness
 from tidefs.fs.rpc import connect, no_requests
 from tidefs.metaserver.config import MetaserverConfig
-from tidefs.metaserver.entries import EndSession
 from tidefs.metaserver.leader import Leader
 from tidefs.metaserver.recalls import RecallFigures
 from tidefs.metaserver.term import Term
@@ -82,25 +81,6 @@ def test_nothing_is_deleted_without_a_lease_or_in_another_term(cluster):
     driver.lease, driver.term = True, 8
     leader.delete_on(5, [(3, 1)])
     assert len(peer.posted) == 1
-
-
-async def test_a_session_that_must_end_ends_at_once(cluster):
-    asked = []
-
-    class Ending(FakeDriver):
-        async def perform(self, request):
-            asked.append(request)
-            leader.leases.end(request.session)
-
-    leader = Leader(CONFIG, ports(), Ending(cluster.state), cluster.state, 7)
-    leader.heard_of(5)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(leader._keep_expiring)
-        await trio.testing.wait_all_tasks_blocked()
-        leader.expire(5)
-        await until(lambda: asked)
-        nursery.cancel_scope.cancel()
-    assert asked == [EndSession(5, expired=True)]
 
 
 async def test_what_is_under_way_ends_with_the_term(cluster):
