@@ -21,6 +21,7 @@ COMMANDS = {
     "locks": (".locks", "Who holds locks on which files, and who waits for them"),
     "stats": (".stats", "What a mount was asked, and what it asked the servers; --watch"),
     "why": (".why", "What a mount believes of a file, on what ground, and what makes it fresh"),
+    "semantics": (".semantics", "See what each mode promises, tried on the running cluster"),
     "install-helpers": (".install_helpers", "Have mount(8), umount(8) and fstab know TideFS"),
     "metaserver": ("..metaserver.command", "Run one metaserver in the foreground"),
     "chunkserver": ("..chunkserver.command", "Run one chunkserver in the foreground"),

@@ -6,6 +6,8 @@ from .steps import RECORD_BYTES
 
 NOTHING = "nothing"
 TORN = "torn"
+WORDS_MAX = 2
+"""So many words, and each of them whole, may be in one block by turns."""
 
 
 def block(word: str, block_bytes: int) -> bytes:
@@ -15,7 +17,10 @@ def block(word: str, block_bytes: int) -> bytes:
 
 
 def described(data: bytes, block_bytes: int) -> str:
-    """The word that all blocks say; ``new x3 old x5`` when they differ, ``torn`` within a block."""
+    """The word that all blocks say; ``new x3 old x5`` when they differ, ``new/old`` within one.
+
+    ``zeros``; ``torn`` for what is no whole word, or a piece of a block only.
+    """
     pieces = [data[at : at + block_bytes] for at in range(0, len(data), block_bytes)]
     words = [_word(piece, block_bytes) for piece in pieces]
     runs = [(word, len(list(run))) for word, run in groupby(words)]
@@ -26,14 +31,19 @@ def described(data: bytes, block_bytes: int) -> str:
 
 def words_of(description: str) -> set[str]:
     """The different words in what ``described`` says."""
-    return {part for part in description.split() if not part.startswith("x")}
+    parts = [part for part in description.split() if not part.startswith("x")]
+    return {word for part in parts for word in part.split("/")}
 
 
 def _word(piece: bytes, block_bytes: int) -> str:
     if not any(piece):
         return "zeros"
-    word = piece.partition(b"\n")[0].decode(errors="replace")
-    return word if piece == block(word, block_bytes) else TORN
+    if len(piece) < block_bytes:
+        return TORN
+    lines = piece.decode(errors="replace").split("\n")
+    words = list(dict.fromkeys(lines[:-1] or lines))
+    whole = all(map(str.isalpha, words)) and any(word.startswith(lines[-1]) for word in words)
+    return "/".join(words) if whole and len(words) <= WORDS_MAX else TORN
 
 
 def record(who: str, number: int) -> bytes:

@@ -1,6 +1,6 @@
 """How results are said to people: times, counts, verdicts. Pure."""
 
-from .model import Event, Result
+from .model import FAILED, UNFORESEEN, Event, Result
 
 UNKNOWN = "-"
 ALLOWED, FORBIDDEN = "allowed", "forbidden"
@@ -53,8 +53,11 @@ def verdict(result: Result) -> str:
 
 
 def complaint(result: Result) -> str:
-    """What was seen and may not be, as a sentence."""
+    """What was seen and may not be, as a sentence; what nobody foresaw, as it was seen."""
     seen = "; ".join(result.test.words(name) for name in result.forbidden)
+    run = result.telling
+    if run is not None and run.outcome in (UNFORESEEN, FAILED):
+        seen += f" ({', '.join(f'{name}: {value}' for name, value in run.seen.items())})"
     return (
         f"{result.mode}, {result.test.name}: {seen}. Promised by {result.judge}:"
         f' "{result.promise.because}"'

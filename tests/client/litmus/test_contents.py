@@ -21,18 +21,29 @@ def test_words_of_blocks(words):
 
 
 @given(st.integers(1, SIZE - 1))
-def test_a_block_of_two_words_is_torn(cut):
-    """Where both words agree nothing is torn: the line ends, at the same places."""
-    mixed = NEW[:cut] + OLD[cut:]
-    assert described(mixed, SIZE) == ("new" if mixed == NEW else "old" if mixed == OLD else "torn")
+def test_a_block_of_two_words(cut):
+    """Whole words by turns are a mixture of writes; half a word is what nobody wrote."""
+    said = described(NEW[:cut] + OLD[cut:], SIZE)
+    if cut == SIZE - 1:
+        assert said == "new", "both end in the same byte"
+    elif cut % 4 in (0, 3):
+        assert said == "new/old"
+    else:
+        assert not words_of(said) <= {"old", "new"}
 
 
 def test_what_is_short_or_empty():
     assert described(b"", SIZE) == "nothing"
-    assert described(NEW[:-1], SIZE) == "torn"
+    assert described(NEW[:-1], SIZE) == described(NEW[: SIZE // 2], SIZE) == "torn"
+    assert described(NEW[: SIZE // 2] + bytes(SIZE // 2), SIZE) == "torn"
     assert described(NEW + OLD + OLD, SIZE) == "new old x2"
     assert described(bytes(SIZE), SIZE) == "zeros"
     assert described(NEW + bytes(SIZE), SIZE) == "new zeros"
+
+
+def test_a_mixture_within_a_block_is_one():
+    for said in ("new x7 old/new", "new/old", "new old/new x2"):
+        assert outcome_of(REWRITE_IN_PLACE, {"r": said}) == "mixed"
 
 
 def test_records_are_counted_once():
@@ -53,6 +64,7 @@ def test_a_torn_record_is_seen(cut):
     ("test", "seen"),
     [
         (REWRITE_IN_PLACE, {"r": "new x7 zeros"}),
+        (REWRITE_IN_PLACE, {"r": "new x7 nld/old"}),
         (REWRITE_IN_PLACE, {"r": "nothing"}),
         (REWRITE_IN_PLACE, {"r": "torn"}),
         (MAPPED, {"r1": "new", "r2": "old", "r3": "new"}),
