@@ -48,6 +48,11 @@ class Names:
         packed = self._kv.get(keys.named(keys.DENTRY, directory.number, name))
         return None if packed is None else Dentry(*unpack(packed))
 
+    def leads_to(self, directory: int, name: bytes) -> int:
+        """The number of the inode that ``name`` leads to, 0: none, whatever ``directory`` is."""
+        packed = self._kv.get(keys.named(keys.DENTRY, directory, name))
+        return 0 if packed is None else int(unpack(packed)[0])
+
     def require(self, directory: Inode, name: bytes) -> Dentry:
         """What ``name`` leads to; NO_ENTRY when there is no such name."""
         dentry = self.find(directory, name)

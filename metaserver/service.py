@@ -97,6 +97,10 @@ class Service:
     def handle(self, incoming: Incoming) -> Awaitable[None] | None:
         """Answer a request, now or later."""
         request = incoming.request
+        read = READS.get(type(request))
+        if read is not None and not self._leader.promises.has_exclusive:
+            self._reply(incoming, read(self._state, request))
+            return None
         if isinstance(request, meta.Change):
             done = self._replier(incoming)
             return self._changes.submit(incoming.mutation, request, incoming.payload, done)

@@ -52,9 +52,7 @@ class Views:
 
     def named(self, parent: int, name: bytes) -> int:
         """The number of the inode that a directory calls so; 0: none, whatever ``parent`` is."""
-        directory = self.tables.inodes.get(parent)
-        dentry = None if directory is None else self.tables.names.find(directory, name)
-        return 0 if dentry is None else dentry.inode
+        return self.tables.names.leads_to(parent, name) if 0 < parent <= NUMBER_MAX else 0
 
     def attributes(self, inode: int) -> Attributes:
         """STALE_HANDLE when it is gone; an orphan is still there."""

@@ -231,4 +231,6 @@ def test_what_is_beside_a_change_it_asks_about(cluster):
 def test_a_name_that_cannot_be_is_nobodys(cluster):
     assert touched(cluster.state, meta.Unlink(1, b"x" * 1000)) == (1,)
     assert touched(cluster.state, meta.Unlink(77, b"x")) == (77,)
+    assert touched(cluster.state, meta.Unlink(-1, b"x")) == (-1,)
+    assert touched(cluster.state, meta.Unlink(1 << 63, b"x")) == (1 << 63,)
     assert touched(cluster.state, meta.Rename(1, b"x", 1, b"x", 0)) == (1,)
