@@ -7,23 +7,22 @@ the bytes through its page cache, and knows how to report what is wrong.
 """
 
 import logging
-from contextlib import suppress
 from typing import NamedTuple
 
 import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.limits import (
-    CALL_TIMEOUT_MS,
     CHUNK_BYTES,
     CLONE_CHUNKS_MAX,
     CLONE_MIN_BYTES,
     CLONES_IN_FLIGHT_MAX,
 )
-from ..fs.messages.meta import Commit, Extents, GetLayout, NewChunk, ReportFailure
+from ..fs.messages.meta import Commit, Extents, GetLayout, NewChunk
 from ..fs.messages.places import ChunkPlace
 from .inodes import File
 from .intervals import IntervalSet
+from .pushing import give_back
 from .reading import Shell, extents
 from .writing import Writer
 
@@ -174,9 +173,7 @@ class Cloner:
             if slot is not None:
                 target.layout.forget_slot(slot)
             self._not_reserved(target, index)
-            request = ReportFailure(place.handle, place.version, [])
-            with trio.move_on_after(CALL_TIMEOUT_MS / 1000, shield=True), suppress(TideError):
-                await self._shell.meta.call(request)
+            await give_back(self._shell, place.handle)
 
     def _not_reserved(self, target: File, index: int) -> None:
         held = target.reserved.pop(index, None)

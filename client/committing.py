@@ -7,7 +7,7 @@ from ..fs.limits import CHUNK_BYTES, INLINE_MAX_BYTES
 from ..fs.messages.meta import Commit, GetContent, NewChunk, Node, Patch
 from .inodes import File, Written
 from .intervals import FOREVER, IntervalSet
-from .pushing import Pusher
+from .pushing import Pusher, give_back
 from .reading import Shell
 
 
@@ -131,14 +131,18 @@ class Committer:
         if reply.inline:
             file.store_content(content)
 
-    def give_up(self, file: File, start: int = 0) -> None:
+    async def give_up(self, file: File, start: int = 0) -> None:
         """Drop what is not committed from ``start`` on."""
+        session = self._shell.meta.session
+        handles = [held.handle for held in file.reserved.values() if held.session == session]
         for index, held in file.reserved.items():
             self._shell.meta.committed(file.inode, index, held.handle)
             file.unsynced.forget(index)
         file.reserved.clear()
         self._pusher.redo_all(file)
         file.drop_changes(start)
+        for handle in handles:
+            await give_back(self._shell, handle)
 
     def _done(self, file: File, attempt: _Attempt, reply: Node) -> None:
         file.changes.commit_done()

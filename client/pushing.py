@@ -1,14 +1,17 @@
 """One range of changed bytes to all replicas of its chunk."""
 
+from contextlib import suppress
+
 import trio
 
 from ..fs.errors import Code, TideError
 from ..fs.limits import (
+    CALL_TIMEOUT_MS,
     CHUNK_BYTES,
     INLINE_MAX_BYTES,
     PUSHES_IN_FLIGHT_MAX,
 )
-from ..fs.messages.meta import GetContent, GetLayout, Layout
+from ..fs.messages.meta import GetContent, GetLayout, Layout, ReportFailure
 from ..fs.messages.places import ChunkPlace
 from .fencing import raise_fence
 from .inodes import File, Reservation, Written
@@ -16,6 +19,13 @@ from .intervals import FOREVER
 from .layouts import PLACEMENT_ERRORS, Slot
 from .patience import Patience
 from .reading import Shell, stretches
+
+
+async def give_back(shell: Shell, handle: int) -> None:
+    """A chunk that was reserved is not used. There may be bytes in it, or come late, that nobody must
+    ever read; and whoever asks for one at its place would get it again."""
+    with trio.move_on_after(CALL_TIMEOUT_MS / 1000, shield=True), suppress(TideError):
+        await shell.meta.call(ReportFailure(handle, 0, []))
 
 
 class Pusher:

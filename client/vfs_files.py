@@ -54,14 +54,14 @@ class FileOperations(NameOperations):
             return self._truncated(file, flags, kill_privileges=kill_privileges)
         before = self.attributes.get(inode)
         change = None if before is None else before.attributes.change
-        held = self._version_held(inode)
+        held = self.version_held(inode)
 
         def learn(answer: tuple[Content, Buffer]) -> Soon[Opened]:
             reply, content = answer
             file = self._opened_again(reply)
 
             def use() -> Soon[Opened]:
-                self._learn_content(file, reply, content, held)
+                self.learn_content(file, reply, content, held)
                 if reply.attributes.change != change and self.kernel is not None:
                     self.kernel.invalidate_inode(inode, attributes_only=True)
                 return self._truncated(file, flags, kill_privileges=kill_privileges)
@@ -70,13 +70,6 @@ class FileOperations(NameOperations):
 
         asked = self.meta.start_exchange(Open(inode, held))
         return then(asked, learn, lambda error: self.failed(inode, error))
-
-    def _version_held(self, inode: int) -> int:
-        """The version of which all bytes are here; 0: of none."""
-        file = self.files.peek(inode)
-        if file is None or not self.mode.cache_data:
-            return 0
-        return file.version if file.valid.covers(0, file.server_size) else 0
 
     def _opened_again(self, reply: Content) -> File:
         """The server has it open for us."""
@@ -92,12 +85,6 @@ class FileOperations(NameOperations):
             self.failed(inode, gone)
             raise gone
         return self._opened(attributes)
-
-    def _learn_content(self, file: File, reply: Content, content: Buffer, held: int) -> None:
-        if reply.attributes.data_version == file.version:
-            file.inline = reply.inline
-            if reply.inline and held != file.version and self.mode.cache_data:
-                file.store_content(content)
 
     async def _when_settled(self, file: File, use: Callable[[], Soon[Opened]]) -> Opened:
         """Who opens a file does not suffer from what was lost before."""

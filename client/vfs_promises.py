@@ -14,7 +14,7 @@ import trio
 
 from ..fs.codec import Buffer
 from ..fs.errors import TideError
-from ..fs.messages.meta import GetAttributes, Node, Open
+from ..fs.messages.meta import Content, GetAttributes, GetContent, Node, Open
 from ..fs.messages.promises import Claim
 from .answers import settled, then
 from .fuse.driver import Soon
@@ -67,7 +67,10 @@ class PromiseOperations(VfsCaches):
         """Return when what is known of the file is promised. Nothing happens between that and the
         return."""
         while self.attributes.trusted(file.inode) is None:
-            await self._ask_promise(file.inode, GetAttributes(file.inode))
+            if file.inline is False:
+                await self._ask_promise(file.inode, GetAttributes(file.inode))
+            else:
+                await self._ask_content(file)
             if self.attributes.trusted(file.inode) is None:
                 await trio.sleep(PROMISE_RETRY_MS / 1000)  # somebody is changing it
 
@@ -88,6 +91,32 @@ class PromiseOperations(VfsCaches):
                 self.attributes.claim(inode)
 
         await self.ask(inode, request, learn)
+
+    async def _ask_content(self, file: File) -> None:
+        """As long as its bytes are in the inode, they come with the promise."""
+        held = self.version_held(file.inode)
+
+        def learn(answer: tuple[Content, Buffer]) -> None:
+            reply, content = answer
+            self.absorb(reply.attributes, promised=reply.promised)
+            self.learn_content(file, reply, content, held)
+
+        asked = self.meta.start_exchange(GetContent(file.inode, held))
+        await then(asked, learn, lambda error: self.failed(file.inode, error))
+
+    def version_held(self, inode: int) -> int:
+        """The version of which all bytes are here; 0: of none."""
+        file = self.files.peek(inode)
+        if file is None or not self.mode.cache_data:
+            return 0
+        return file.version if file.valid.covers(0, file.server_size) else 0
+
+    def learn_content(self, file: File, reply: Content, content: Buffer, held: int) -> None:
+        """Its bytes, if they are in the inode and are not those that were ``held``."""
+        if reply.attributes.data_version == file.version:
+            file.inline = reply.inline
+            if reply.inline and held != file.version and self.mode.cache_data:
+                file.store_content(content)
 
     # --- open files
 

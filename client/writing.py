@@ -253,7 +253,7 @@ class Writer:
             reply = await self._shell.meta.call(request, session=file.locked_in)
             if request.size is not None:
                 if request.size == 0:
-                    self._committer.give_up(file)
+                    await self._committer.give_up(file)
                 file.layout.forget()
                 file.cut(request.size)
                 file.see_own(reply.attributes, base)
@@ -282,7 +282,7 @@ class Writer:
         """Drop what is not committed from ``start`` on: nobody will ever read it, or it could not
         be written and that was reported."""
         async with file.lock, _Frozen(self, file):
-            self._committer.give_up(file, start)
+            await self._committer.give_up(file, start)
         self._room.unpark_all()
 
     def lose(self, file: File, error: TideError, start: int = 0, *, told: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
@@ -209,6 +210,23 @@ relaxed = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 scripts = st.lists(steps, max_size=25)
+
+
+PUSHED_AND_NOT_USED = [
+    ("write", 0, 512 * KIB, 1),
+    ("change_elsewhere", 256 * KIB, 1),
+    ("truncate", 0, 1063),
+    ("write", 0, 0, 1),
+    ("truncate", 0, 0),
+    ("write", 0, 8 * KIB, 1),
+]
+"""A byte goes to a new chunk, then the file turns out to have its bytes in the inode; later that
+chunk would be used after all, with the byte in it."""
+
+
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
+def test_what_was_pushed_in_vain_is_never_seen(small, new_cluster, mount_on, mode):
+    replay(small, new_cluster, mount_on, (mode, mode), PUSHED_AND_NOT_USED, 0)
 
 
 @relaxed

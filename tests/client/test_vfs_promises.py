@@ -165,6 +165,16 @@ async def test_a_change_of_names_is_seen_at_once(autojump_clock, cluster, on):
             await first.lookup(ROOT, b"moved")
 
 
+async def test_small_bytes_come_with_the_promise(autojump_clock, cluster, on):
+    async with on("strict", "strict") as (first, second):
+        _, mine = await new_file(first, b"1")
+        _, theirs = await open_file(second)
+        await first.write(mine, 0, b"2")
+        names(cluster)
+        assert bytes(await second.read(theirs, 0, 10)) == b"2"
+        assert names(cluster) == ["GetContent"]
+
+
 async def test_who_writes_claims_the_file_once(autojump_clock, cluster, on):
     async with on("strict", "strict") as (first, second):
         _, mine = await new_file(first, b"x" * 100_000)
@@ -249,7 +259,7 @@ async def test_nothing_is_believed_after_the_lease(autojump_clock, cluster, on):
         with trio.move_on_after(1):
             await mount.read(handle, 0, 1)
             raise AssertionError("nothing can be promised now")
-        assert set(names(cluster)) == {"GetAttributes"}
+        assert set(names(cluster)) == {"GetContent"}
         mount.meta.lease_until_ns = 1 << 62
         assert bytes(await mount.read(handle, 0, 1)) == b"x"
 
@@ -262,7 +272,7 @@ async def test_nothing_is_believed_on_a_new_connection(autojump_clock, cluster, 
         mount.vfs.linked()
         await mount.read(handle, 0, 1)
         await mount.write(handle, 0, b"y")
-        assert names(cluster)[:2] == ["GetAttributes", "Claim"]
+        assert names(cluster)[:2] == ["GetContent", "Claim"]
 
 
 async def test_a_read_that_outlived_its_connection_is_done_again(autojump_clock, cluster, on):
@@ -286,7 +296,7 @@ async def test_who_is_promised_nothing_asks_until_it_is(autojump_clock, cluster,
         names(cluster)
         mount.meta.contested = 3
         assert bytes(await mount.read(handle, 0, 1)) == b"x"
-        assert names(cluster) == ["GetAttributes"] * 4
+        assert names(cluster) == ["GetContent"] * 4
         mount.vfs.linked()
         mount.meta.contested = 3
         await mount.write(handle, 0, b"y")
