@@ -22,8 +22,8 @@ from .reading import Shell, stretches
 
 
 async def give_back(shell: Shell, handle: int) -> None:
-    """A chunk that was reserved is not used. There may be bytes in it, or come late, that nobody must
-    ever read; and whoever asks for one at its place would get it again."""
+    """A chunk that was reserved is not used. There may be bytes in it, or come late, that nobody
+    must ever read; and whoever asks for one at its place would get it again."""
     with trio.move_on_after(CALL_TIMEOUT_MS / 1000, shield=True), suppress(TideError):
         await shell.meta.call(ReportFailure(handle, 0, []))
 
@@ -96,7 +96,8 @@ class Pusher:
                 if not reply.inline:
                     return
                 file.store_content(content)
-                inline_size = min(inline_size, len(content))  # behind that there are no bytes
+                # As large as it is now. Behind its content there are no bytes.
+                inline_size = min(file.server_size, len(content))
             used_before = 0 in file.reserved
             file.carry(min(file.size, INLINE_MAX_BYTES) if used_before else inline_size)
             file.inline_base = file.version

@@ -229,6 +229,20 @@ def test_what_was_pushed_in_vain_is_never_seen(small, new_cluster, mount_on, mod
     replay(small, new_cluster, mount_on, (mode, mode), PUSHED_AND_NOT_USED, 0)
 
 
+GROWN_ELSEWHERE = [
+    ("truncate", 0, 2),
+    ("change_elsewhere_meanwhile", 0, 3),
+    ("write", 0, 0, 1),
+    ("write", 0, 3, 8 * KIB),
+]
+"""What was small here has grown by a byte elsewhere when it is carried over into a chunk."""
+
+
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
+def test_all_of_a_small_file_is_carried_over(small, new_cluster, mount_on, mode):
+    replay(small, new_cluster, mount_on, (mode, mode), GROWN_ELSEWHERE, 0)
+
+
 @relaxed
 @given(scripts, st.integers(0, 1000))
 def test_nfs_against_a_model(small, new_cluster, mount_on, script, seed):
