@@ -19,12 +19,13 @@ def table(names: tuple[str, ...], rows: Mapping[tuple[str, ...], str]) -> Classi
 
 
 def whole_or_mixed(name: str) -> Classify:
-    """``old``, ``new``, or ``mixed`` when the blocks of one reading are of both."""
+    """``old``, ``new``, ``mixed`` when the blocks of one reading are of both, or ``split`` when
+    one of them is, though it was written at once."""
 
     def classify(seen: Seen) -> str:
         words = words_of(seen.get(name, ""))
         if words == {"old", "new"}:
-            return "mixed"
+            return "split" if "/" in seen[name] else "mixed"
         return words.pop() if len(words) == 1 else UNFORESEEN
 
     return classify

@@ -46,7 +46,7 @@ OWN_WRITE = Litmus(
     ),
     classify=by("r", _OLD_OR_NEW),
     promises=promised(
-        uncached=("new", "read"), nfs=("new", "own"), strict=("new", "own"), afs=("new", "own")
+        uncached=("new", "read"), nfs=("new", "own"), strict=("new", "order"), afs=("new", "own")
     ),
 )
 
@@ -98,7 +98,7 @@ READ_AFTER_CLOSE = Litmus(
     promises=promised(
         uncached=("new", "write"),
         nfs=("new", "close"),
-        strict=("new", "close"),
+        strict=("new", "write"),
         afs=("new", "close"),
     ),
 )
@@ -228,6 +228,7 @@ _PUBLISHED = (
     Outcome("new", "B sees all of the new file", {"r": "new"}),
     Outcome("old", "B sees all of the old file", {"r": "old"}),
     Outcome("mixed", "B sees new and old bytes in one reading", {"r": "new x3 old x5"}),
+    Outcome("split", "B sees a part of one write(2)", {"r": "new x3 new/old old x4"}),
 )
 
 REWRITE_IN_PLACE = Litmus(
@@ -249,9 +250,9 @@ REWRITE_IN_PLACE = Litmus(
     outcomes=_PUBLISHED,
     classify=whole_or_mixed("r"),
     promises=promised(
-        uncached=("new | old | mixed", "read"),
-        nfs=("new | old | mixed", "write"),
-        strict=("new | old | mixed", "write"),
+        uncached=("new | old | mixed | split", "read"),
+        nfs=("new | old | mixed | split", "write"),
+        strict=("new | old | mixed", "read"),
         afs=("new | old", "close"),
     ),
     repeats=8,

@@ -78,7 +78,7 @@ STORE_BUFFERING = Litmus(
     promises=promised(
         uncached=("both see | one sees", "write"),
         nfs=("both see | one sees | none sees", "read"),
-        strict=("both see | one sees", "read"),
+        strict=("both see | one sees", "order"),
         afs=("none sees", "read"),
     ),
     repeats=12,
@@ -122,7 +122,7 @@ MESSAGE_PASSING = Litmus(
     promises=promised(
         uncached=("both | too early", "write"),
         nfs=("both | too early | flag only", "read"),
-        strict=("both | too early", "read"),
+        strict=("both | too early", "order"),
         afs=("too early", "read"),
     ),
     repeats=12,
@@ -156,7 +156,7 @@ MESSAGE_PASSING_CLOSED = Litmus(
     promises=promised(
         uncached=("both | too early", "write"),
         nfs=("both | too early", "close"),
-        strict=("both | too early", "close"),
+        strict=("both | too early", "order"),
         afs=("both | too early", "close"),
     ),
     repeats=12,
@@ -203,7 +203,7 @@ IRIW = Litmus(
     promises=promised(
         uncached=("agree | nothing seen | disagree", "read"),
         nfs=("agree | nothing seen | disagree", "read"),
-        strict=("agree | nothing seen", "read"),
+        strict=("agree | nothing seen", "order"),
         afs=("nothing seen", "read"),
     ),
     repeats=12,

@@ -1,8 +1,8 @@
 """What each mode promises, by topic: the sentences that the expectations rest on. Pure.
 
-Those of ``nfs`` and ``uncached`` stand word for word in docs/semantics.md (a test looks). Those of
-``strict`` are sequential consistency (Lamport 1979): all calls of all mounts have one order, which
-keeps each mount's own. Those of ``afs`` are session semantics (Howard et al. 1988).
+They stand word for word in docs/semantics.md (a test looks), but for those of ``afs``, which is
+session semantics (Howard et al. 1988). ``strict`` is linearizability (Herlihy & Wing 1990), and so
+more than sequential consistency (Lamport 1979).
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,6 @@ _EVERY_MODE = {
     "failover": "changes nothing: who holds, who waits and in which order is in the log",
 }
 
-_ORDER = (
-    "Every read shows the latest write, whoever made it: all calls of all mounts have one order."
-)
 _SESSION = "An open file stays as it was when it was opened, but for what was written here."
 _PUBLISH = "Closing a file publishes all that was written to it, at once; the last close wins."
 
@@ -47,7 +44,11 @@ SENTENCES: dict[str, dict[str, str]] = {
     },
     STRICT: {
         **_EVERY_MODE,
-        **dict.fromkeys(("names", "own", "read", "write", "writers", "close"), _ORDER),
+        "order": "have one order, which is also that of their clocks",
+        "names": "nothing changes, by whatever mount, before the promise is recalled",
+        "read": "the bytes of one moment between call and return",
+        "write": "seen by each later read of every `strict` and `uncached` mount",
+        "writers": "in the order of their writes, each whole",
     },
     AFS: {
         **_EVERY_MODE,

@@ -24,7 +24,7 @@ assert _LIGHT.keys() == _DARK.keys()
 
 _RULES = """
 * { box-sizing: border-box }
-body { margin: 0 auto; max-width: 70rem; padding: 2.5rem 1.5rem; background: var(--paper);
+body { margin: 0 auto; max-width: 104rem; padding: 2.5rem 1.5rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif }
 h1 { font-size: 1.9rem; font-weight: 600; line-height: 1.2; margin: 0 0 .5rem }
 h2 { font-size: 1.25rem; font-weight: 600; line-height: 1.3; margin: 0 }
@@ -34,7 +34,7 @@ code { font: .92em ui-monospace, "DejaVu Sans Mono", monospace }
 dl { margin: .8rem 0; max-width: 44rem }
 dt { font-weight: 600 }
 dd { margin: 0 0 .35rem 0 }
-table { border-collapse: collapse; margin: 1.5rem 0; width: 100%;
+table { border-collapse: collapse; margin: 1.5rem 0; max-width: 70rem; width: 100%;
   font-size: .93rem; font-variant-numeric: tabular-nums; line-height: 1.35 }
 th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
   border-bottom: 1px solid var(--rule) }

@@ -111,7 +111,7 @@ def test_every_mode_has_its_row():
     assert set(BUILT) <= set(MODES)
 
 
-@pytest.mark.parametrize("mode", ["nfs", "uncached"])
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
 def test_promises_stand_in_the_documentation(mode):
     text = re.sub(r"\s+", " ", (ROOT / "docs" / "semantics.md").read_text())
     missing = [words for words in SENTENCES[mode].values() if words not in text]

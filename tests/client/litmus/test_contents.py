@@ -43,7 +43,7 @@ def test_what_is_short_or_empty():
 
 def test_a_mixture_within_a_block_is_one():
     for said in ("new x7 old/new", "new/old", "new old/new x2"):
-        assert outcome_of(REWRITE_IN_PLACE, {"r": said}) == "mixed"
+        assert outcome_of(REWRITE_IN_PLACE, {"r": said}) == "split"
 
 
 def test_records_are_counted_once():
