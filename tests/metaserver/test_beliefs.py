@@ -1,5 +1,5 @@
-"""Several sessions read, change and claim a few inodes at random: nobody ever believes what is not
-so, though questions, changes and recalls of all of them cross."""
+"""Several sessions read, change and claim a few inodes at random, and come back on new connections:
+nobody ever believes what is not so, though questions, changes and recalls of all of them cross."""
 
 import random
 
@@ -30,6 +30,16 @@ class Believer(Promisee):
         self.others = []
         self.alone = {}
         """Inodes that are held alone, and their ``change``."""
+        self.is_back = trio.Event()
+        self.is_back.set()
+
+    async def come_back(self):
+        """On a new connection. Until the server may know of it, all is believed still."""
+        self.is_back = trio.Event()
+        self.peer.close("for another one")
+        self.alone.clear()
+        await self.resume()
+        self.is_back.set()
 
     def learn(self, attributes):
         for other in self.others:
@@ -61,9 +71,11 @@ class Asker:
         self.promised = 0
 
     async def run(self):
+        kinds = [self.read] * 60 + [self.change] * 30 + [self.claim] * 10
+        if self.slot == 1:
+            kinds += [self.who.come_back] * 2
         for _ in range(STEPS):
-            kind = self.random.choices((self.read, self.change, self.claim), (6, 3, 1))[0]
-            await kind()
+            await self.random.choice(kinds)()
 
     async def read(self):
         inode = self.random.choice(self.inodes)
@@ -98,26 +110,33 @@ class Asker:
         await self.ask(Claim(self.random.choice(self.inodes)))
 
     async def ask(self, request, mutation=None):
+        """Until it is answered, on whatever connection."""
+        while not await self.ask_once(request, mutation):
+            await self.who.is_back.wait()
+
+    async def ask_once(self, request, mutation):
         answered = trio.Event()
-        failed = []
+        outcome = []
 
         def done(reply, payload):
             try:
-                self.take(request, reply)
+                outcome.append(self.take(request, reply))
             except (AssertionError, TideError) as error:
-                failed.append(error)
+                outcome.append(error)
             answered.set()
 
         self.who.peer.post(request, mutation=mutation, done=done)
         await answered.wait()
-        if failed:
-            raise failed[0]
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
 
     def take(self, request, reply):
+        """Look at an answer as it comes in; whether it is one."""
         if isinstance(reply, TideError):
-            if reply.code not in (Code.NO_ENTRY, Code.EXISTS):
+            if reply.code not in (Code.NO_ENTRY, Code.EXISTS, Code.DISCONNECTED):
                 raise reply
-            return
+            return reply.code is not Code.DISCONNECTED
         found = told(reply)
         if isinstance(request, meta.Change):
             for attributes in found:
@@ -136,6 +155,7 @@ class Asker:
                 for other in self.who.others:
                     assert request.inode not in other.believed, "it is not alone"
                 self.who.alone[request.inode] = reply.attributes.change
+        return True
 
 
 def told(reply):
@@ -163,6 +183,12 @@ async def test_nobody_believes_what_is_not_so(tmp_path, nursery, seed):
         async with trio.open_nursery() as asking:
             for asker in askers:
                 asking.start_soon(asker.run)
+    beliefs = [dict(who.believed) for who in sessions]
+    assert any(beliefs)
+    peer = await server.connect()
+    for inode in inodes:
+        change = (await peer.call(meta.GetAttributes(inode))).attributes.change
+        assert {believed.get(inode, change) for believed in beliefs} == {change}
     promised = sum(asker.promised for asker in askers)
     recalled = sum(len(who.recalled) for who in sessions)
     assert promised > STEPS
