@@ -93,8 +93,10 @@ class Recalls:
         """``reply``, promised if that can be. To be sent at once: what is recalled later has to
         come behind it."""
         session = self._session_of.get(peer)
-        inodes = told(reply) if session is not None else ()
-        if session is None or not inodes:
+        if session is None or self._leader.awaited.promised_to_others(session):
+            return reply  # who is missing may have it alone
+        inodes = told(reply)
+        if not inodes:
             return reply
         if self.makes_room(len(inodes)) and self._promises.promise(session, inodes):
             return msgspec.structs.replace(reply, promised=True)

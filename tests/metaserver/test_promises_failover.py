@@ -61,6 +61,18 @@ async def test_who_is_the_only_one_that_is_missing_may_change(server, nursery):
     await another.over()
 
 
+async def test_nothing_is_promised_that_somebody_may_have_alone(server):
+    ann, bob = await Promisee.begin(server), await Promisee.begin(server)
+    inode = await bob.create("file")
+    assert await ann.claim(inode)
+    await restart(server)
+    await bob.resume()
+    assert not (await bob.call(meta.GetAttributes(inode))).promised
+    assert not (await bob.call(meta.ReadDirectory(1, 0, 10))).promised
+    await ann.resume()
+    await bob.promised(inode)
+
+
 async def test_a_claim_waits_as_well(server, nursery):
     ann, bob = await Promisee.begin(server), await Promisee.begin(server)
     inode = await bob.create("file")
