@@ -30,9 +30,9 @@ from ..fs.messages.meta import (
     SetXattr,
     Space,
 )
-from .answers import finally_, then
+from .answers import Soon, finally_, then
 from .attributes_cache import Cached
-from .fuse.driver import Known, NewAttributes, Soon
+from .fuse.driver import Known, NewAttributes
 from .inodes import File
 from .vfs_told import ToldOperations
 

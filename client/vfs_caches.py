@@ -18,10 +18,10 @@ from ..fs.messages.base import Message, Request
 from ..fs.messages.meta import Change, DirectoryEntry
 from ..fs.ports.clock import Clock
 from .access_times import Readings
-from .answers import finally_, then
+from .answers import Soon, finally_, then
 from .attributes_cache import AttributesCache, Cached
 from .dentry_cache import Absence, DentryCache
-from .fuse.driver import KernelCaches, Known, Soon
+from .fuse.driver import KernelCaches, Known
 from .handles import Handles, OpenDirectory, OpenFile
 from .inodes import File, Files
 from .kernel_listings import KernelListings

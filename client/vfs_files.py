@@ -25,8 +25,8 @@ from ..fs.messages.meta import (
     Open,
     SetAttributes,
 )
-from .answers import settled, then
-from .fuse.driver import Caller, Known, Opened, Soon
+from .answers import Soon, settled, then
+from .fuse.driver import Caller, Known, Opened
 from .handles import OpenFile
 from .held_locks import Holder
 from .inodes import File

@@ -12,9 +12,10 @@ import os
 from ..fs.errors import Code, TideError
 from ..fs.limits import LOCK_END
 from ..fs.messages.locks import LockAnswer, LockKind, LockList, LocksGranted, TestLock
+from .answers import Soon
 from .appending import Appender
 from .closings import Closings
-from .fuse.driver import LockRange, Soon
+from .fuse.driver import LockRange
 from .handles import OpenFile
 from .held_locks import Holder
 from .inodes import File

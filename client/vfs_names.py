@@ -33,9 +33,9 @@ from ..fs.messages.meta import (
     Target,
     Unlink,
 )
-from .answers import finally_, then
+from .answers import Soon, finally_, then
 from .dentry_cache import ABSENT
-from .fuse.driver import Caller, Known, OpenedDirectory, Soon
+from .fuse.driver import Caller, Known, OpenedDirectory
 from .handles import OpenDirectory
 from .listings import Page
 from .modes import Ground

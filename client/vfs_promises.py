@@ -16,8 +16,7 @@ from ..fs.codec import Buffer
 from ..fs.errors import TideError
 from ..fs.messages.meta import Content, GetAttributes, GetContent, Node, Open
 from ..fs.messages.promises import Claim
-from .answers import settled, then
-from .fuse.driver import Soon
+from .answers import Soon, settled, then
 from .handles import OpenFile
 from .inodes import File
 from .vfs_caches import VfsCaches

@@ -5,8 +5,8 @@ import os
 from ..fs.errors import Code, TideError
 from ..fs.limits import CHUNK_BYTES, CLONE_MIN_BYTES, FILE_MAX_BYTES
 from ..fs.messages.meta import GetSpace
+from .answers import Soon
 from .cloning import Cloner
-from .fuse.driver import Soon
 from .holes import Holes
 from .inodes import File
 from .vfs_caches import Surroundings

@@ -13,18 +13,14 @@ lock that is waited for; for anything else only when the caller dies of the sign
 INTERRUPT_PATIENCE_MS, because applications do not expect EINTR from a file system.
 """
 
-from collections.abc import Awaitable, Iterable
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from ...fs.attributes import Attributes, Kind
 from ...fs.codec import Buffer
 from ...fs.messages.meta import DirectoryEntry, Space
+from ..answers import Soon
 from ..counters import Counters
-
-T = TypeVar("T")
-
-Soon: TypeAlias = T | Awaitable[T]
-"""An answer, or something to await that gives it."""
 
 
 class Caller(NamedTuple):

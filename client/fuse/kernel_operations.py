@@ -14,7 +14,7 @@ from ...fs.codec import Buffer
 from ...fs.errors import Code, TideError
 from ...fs.limits import LOCK_END
 from ...fs.messages.meta import DirectoryEntry
-from ..answers import settled, then
+from ..answers import Soon, settled, then
 from .driver import (
     Caller,
     FileSystem,
@@ -23,7 +23,6 @@ from .driver import (
     NewAttributes,
     Opened,
     OpenedDirectory,
-    Soon,
 )
 from .dying import is_exiting
 from .protocol import opcodes as o
