@@ -265,9 +265,10 @@ class FileOperations(NameOperations):
     async def _write_through(self, file: File, offset: int, data: Buffer) -> int:
         """The bytes are committed when this returns."""
         await self.writer.wait_room(len(data))
-        await self.claim(file)
-        file.write(offset, data, self.clock.wall_ns())
-        await self.write_out(file)
+        async with file.appending:  # one at a time: who fails gives up all that is changed
+            await self.claim(file)
+            file.write(offset, data, self.clock.wall_ns())
+            await self.write_out(file)
         return len(data)
 
     def _append(self, file: File, believed_end: int, data: Buffer) -> Soon[int]:

@@ -56,7 +56,16 @@ class LockOperations(PromiseOperations):
 
     def expired(self, session: int) -> None:
         self.promises_end()
+        if self.mode.write_through:
+            self._lose_changes(session)
         self.locks.expired(session)
+
+    def _lose_changes(self, session: int) -> None:
+        """Of a write(2) that is under way nobody knows whether it was carried out. Sent again, it
+        could replace what others have written since."""
+        for file in self.files.modified():
+            detail = f"inode {file.inode}: session {session} ended while it was being written"
+            self.writer.lose(file, TideError(Code.DEVICE_ERROR, detail))
 
     def granted(self, notice: LocksGranted) -> None:
         self.locks.granted(notice)

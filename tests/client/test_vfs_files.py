@@ -268,6 +268,39 @@ async def test_a_read_ends_where_the_file_ended_when_it_was_answered(autojump_cl
         assert bytes(await mount.read(handle, 0, 100)) == b"a" * 10 + b"b" * 10
 
 
+@pytest.mark.parametrize("mode", ["uncached", "strict"])
+@pytest.mark.parametrize("size", [10, INLINE_MAX_BYTES + 10])
+async def test_a_write_of_a_session_that_is_over_is_not_sent_again(
+    autojump_clock, cluster, on, mode, size
+):
+    """It may have been done, and others may have written since."""
+    async with on(mode, "uncached") as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"a" * size)
+        other = (await second.open(inode, RW)).handle
+        exchange = first.meta.exchange
+
+        async def late(request, *arguments, **named):
+            answer = await exchange(request, *arguments, **named)
+            if isinstance(request, meta.Commit):
+                first.meta.exchange = exchange
+                nursery.start_soon(second.write, other, 0, b"c" * size)
+                await trio.testing.wait_all_tasks_blocked()
+                first.meta.lose_session()
+                raise TideError(Code.SESSION_EXPIRED, "the answer was lost")
+            return answer
+
+        first.meta.exchange = late
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(TideError) as caught:
+                await first.write(handle, 0, b"b" * size)
+        assert caught.value.code is Code.DEVICE_ERROR
+        assert cluster.content(inode) == b"c" * size
+        await first.flush(handle)
+        await first.write(handle, size, b"d")
+        assert cluster.content(inode) == b"c" * size + b"d"
+
+
 async def test_uncached_appends_do_not_overwrite_each_other(autojump_clock, cluster, on):
     async with on("uncached", "uncached") as (first, second):
         inode, handle = await new_file(first, flags=os.O_WRONLY | os.O_APPEND)
