@@ -117,3 +117,19 @@ def test_what_fusermount_refuses_is_said_in_its_words(driver, machine, point):
     assert done.returncode == Exit.LACKING
     assert "no write access to mountpoint" in done.stderr
     assert str(closed) in done.stderr
+
+
+def test_a_user_sees_what_sharing_means(machine, point):
+    folder = machine.folder / "shared"
+    chosen = ["--only", "read-after-close", "--rounds", "1", "--modes", "nfs"]
+    machine.tidefs("mount", folder, point)
+    done = machine.tidefs("semantics", folder, *chosen)
+    assert "every outcome that was seen is allowed" in done.stdout
+    assert machine.user("ls", point).stdout == "", "what was made for it is removed"
+
+    machine.user("chmod", "500", point)
+    done = machine.tidefs("semantics", folder, *chosen, check=False)
+    assert done.returncode == Exit.LACKING
+    assert "do it as a user who may write there" in done.stderr
+    assert "Traceback" not in done.stderr
+    machine.tidefs("umount", point)

@@ -32,6 +32,11 @@ def test_a_block_of_two_words(cut):
         assert not words_of(said) <= {"old", "new"}
 
 
+def test_three_words_in_a_block_are_none():
+    third = block("zzz", SIZE)
+    assert described(NEW[:16] + OLD[:16] + third[:32], SIZE) == "torn"
+
+
 def test_what_is_short_or_empty():
     assert described(b"", SIZE) == "nothing"
     assert described(NEW[:-1], SIZE) == described(NEW[: SIZE // 2], SIZE) == "torn"

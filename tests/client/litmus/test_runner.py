@@ -124,6 +124,22 @@ def test_a_race_is_one(on_local_disk):
     assert sum(event.raced for event in run.events) == 4
 
 
+def test_nobody_begins_before_all_are_ready(monkeypatch):
+    log = []
+
+    class Barrier(threading.Barrier):
+        def wait(self, timeout=None):
+            log.append("ready")
+            return super().wait(timeout)
+
+    monkeypatch.setattr(threading, "Barrier", Barrier)
+    lanes = [Lane(name) for name in "ABC"]
+    at_once([(lane, lambda: log.append("begins")) for lane in lanes])
+    assert log == ["ready"] * 3 + ["begins"] * 3
+    for lane in lanes:
+        lane.close()
+
+
 def test_each_mount_is_late_in_its_turn():
     starts = [[head_start_ms(who, 2, number) for who in (A, B)] for number in range(6)]
     assert starts == [[0, 0], [0, 0], [1, 0], [0, 1], [2, 0], [0, 2]]
