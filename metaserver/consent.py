@@ -8,8 +8,8 @@ What a change touches hangs on names as they are when it is *carried out*, and t
 as they are now. So who follows a name waits for what is in the log already and moves that one.
 
 Nobody who is asked to consent waits for anything here but to commit what he holds alone; and a
-change waits for recalls, and for changes that are in the log, which wait for nobody: so no circle
-can close.
+change waits for recalls, and for changes that are in the log, which wait for nobody. A question
+waits for recalls only, a claim for all of these and for claims before it. So no circle can close.
 """
 
 from collections.abc import Awaitable, Callable
@@ -62,9 +62,13 @@ class Consent:
         self._recalls = recalls
         self._moving = Marks[tuple[int, bytes]]()
         """Names that change with what is in the log and not carried out yet."""
+        self._asking = Marks[int]()
+        """Inodes of questions that wait until somebody has them alone no more."""
+        self._claims: dict[int, list[object]] = {}
+        """Of each inode, in the order in which they came."""
         self._heard = trio.Event()
-        self._change_over: trio.Event | None = None
-        """Only while somebody waits for it."""
+        self._over: trio.Event | None = None
+        """The end of a change, a question or a claim; only while somebody waits for it."""
 
     def look_again(self) -> None:
         """A session that was awaited may be no more."""
@@ -99,7 +103,7 @@ class Consent:
             if self._awaited.promised_to_others(under_way.session):
                 await self._heard.wait()
             elif self._follows_what_moves(under_way.change):
-                await self._next_change_over()
+                await self._next_is_over()
             else:
                 await self._recall_for(under_way)
 
@@ -112,9 +116,7 @@ class Consent:
         """Its outcome is known."""
         self._promises.changing.remove(under_way.session, under_way.inodes)
         self._moving.remove(NOBODY, under_way.moves)
-        if self._change_over is not None:
-            self._change_over.set()
-            self._change_over = None
+        self._one_is_over()
 
     def disown(self, under_way: UnderWay) -> None:
         """Its session goes on on another connection, and may never hear of the outcome: to its
@@ -123,10 +125,15 @@ class Consent:
         under_way.session = NOBODY
         self._promises.changing.add(NOBODY, under_way.inodes)
 
-    async def _next_change_over(self) -> None:
-        if self._change_over is None:
-            self._change_over = trio.Event()
-        await self._change_over.wait()
+    def _one_is_over(self) -> None:
+        if self._over is not None:
+            self._over.set()
+            self._over = None
+
+    async def _next_is_over(self) -> None:
+        if self._over is None:
+            self._over = trio.Event()
+        await self._over.wait()
 
     def _follows_what_moves(self, change: Change[Any]) -> bool:
         return follows_names(change) and any(name in self._moving for name in moved(change))
@@ -176,34 +183,48 @@ class Consent:
         self, session: int, request: Request[Any], answer: Answering, error: _KeptError
     ) -> Answer:
         while True:
-            self._recalls.send(self._promises.take_exclusive(session, error.inodes))
-            await self._recalls.all_over(self._promises.out_exclusive(session, error.inodes))
+            inodes = error.inodes
+            self._asking.add(session, inodes)
             try:
+                self._recalls.send(self._promises.take_exclusive(session, inodes))
+                await self._recalls.all_over(self._promises.out_exclusive(session, inodes))
                 found = self._read(session, request, answer)
             except _KeptError as again:
                 error = again
             else:
                 return found if isinstance(found, Answer) else await found
+            finally:
+                self._asking.remove(session, inodes)
+                self._one_is_over()
 
     # --- claims ------------------------------------------------------------------------------
 
     async def claim(self, session: int, inode: int, is_here: Callable[[], bool]) -> bool:
         """An exclusive promise; False when that takes too long, or there is no room for it, or the
-        session is not ``is_here`` any more. Claims of two sessions do not wait for each other."""
-        mine = (inode,)
+        session is not ``is_here`` any more. First come, first served."""
+        mine, turn = (inode,), object()
+        line = self._claims.setdefault(inode, [])
+        line.append(turn)
         self._promises.claiming.add(session, mine)
         try:
             with trio.move_on_after(CLAIM_PATIENCE_MS / 1000):
+                while line[0] is not turn:
+                    await self._next_is_over()
                 await self._alone(session, inode)
                 if is_here() and self._recalls.makes_room(1):
                     self._promises.claim(session, inode)
                     return True
         finally:
             self._promises.claiming.remove(session, mine)
+            line.remove(turn)
+            if not line:
+                del self._claims[inode]
+            self._one_is_over()
         return False
 
     async def _alone(self, session: int, inode: int) -> None:
-        """Until nobody else is promised it, nor changes it."""
+        """Until nobody else is promised it, changes it, or has waited for an answer about it: who
+        claims again and again must not keep everybody else waiting."""
         mine, promises = (inode,), self._promises
         while True:
             if self._awaited.promised_to_others(session):
@@ -211,7 +232,9 @@ class Consent:
             elif promises.is_in_the_way(session, mine):
                 self._recalls.send(promises.take(session, mine))
                 await self._recalls.all_over(promises.out(session, mine))
-            elif promises.changing.by_others(session, inode):
-                await self._next_change_over()
+            elif promises.changing.by_others(session, inode) or self._asking.by_others(
+                session, inode
+            ):
+                await self._next_is_over()
             else:
                 return

@@ -140,12 +140,41 @@ async def test_claims_of_two_take_turns(server, nursery, ann, bob, inode):
     await ann.promised(inode)
     await bob.promised(inode)
     ann.holds_back = bob.holds_back = True
-    claims = [Task(nursery, ann.claim, inode), Task(nursery, bob.claim, inode)]
-    await until(lambda: ann.held_back and bob.held_back)
-    ann.answer_all()
+    first = Task(nursery, ann.claim, inode)
+    await until(lambda: bob.held_back)
+    second = Task(nursery, bob.claim, inode)
+    await kept_waiting(second, server)
+    assert ann.recalled == []
     bob.answer_all()
-    assert [await claim.over() for claim in claims] == [True, True]
-    assert sorted(map(len, (ann.recalled, bob.recalled))) == [1, 2], "the first had it, and lost it"
+    assert await first.over()
+    await until(lambda: ann.held_back)
+    await kept_waiting(second, server)
+    ann.answer_all()
+    assert await second.over()
+    assert (ann.recalled, bob.recalled) == ([[inode]], [[inode]])
+
+
+class Greedy(Promisee):
+    """Claims it again in the same breath in which it gives it up."""
+
+    def answer(self, incoming):
+        super().answer(incoming)
+        self.peer.post(Claim(incoming.request.inodes[0]), done=lambda reply, payload: None)
+
+
+async def test_who_claims_again_and_again_lets_others_have_it(server, bob, inode, monkeypatch):
+    monkeypatch.setattr(consent_module, "CLAIM_PATIENCE_MS", 1_000)
+    greedy = await Greedy.begin(server)
+    carl = await server.client()
+    for _ in range(10):
+        assert await greedy.claim(inode)
+        assert await bob.claim(inode)
+        await carl.call(meta.GetAttributes(inode))
+        assert await greedy.claim(inode)
+        given_up = len(greedy.recalled)
+        await carl.call(meta.GetAttributes(inode))
+        await carl.call(meta.GetSpace())
+        assert len(greedy.recalled) == given_up + 1
 
 
 async def test_a_claim_ends_in_time(server, ann, bob, inode, monkeypatch):
