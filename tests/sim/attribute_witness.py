@@ -21,7 +21,8 @@ S_IN_NS = 1_000_000_000
 
 FLAGS = {None: XattrFlags.NONE, EXISTS: XattrFlags.CREATE, NO_ATTRIBUTE: XattrFlags.REPLACE}
 
-DOINGS = ("set", "set", "set", "show", "show", "show", "write", "write", "clear", "read", "read")
+LOOKS = ("show", "show", "show", "read", "read")
+DOINGS = ("set", "set", "set", "write", "write", "clear", *LOOKS)
 
 
 class AttributeWitness(Witness):
@@ -33,7 +34,8 @@ class AttributeWitness(Witness):
             await self._change(user, SetAttributes(FILE, 0o644, 0))
 
     async def _witness_something(self) -> None:
-        await getattr(self, f"_{self._random.choice(DOINGS)}")()
+        doing = self._random.choice(LOOKS if self._only_looks else DOINGS)
+        await getattr(self, f"_{doing}")()
 
     async def _set(self) -> None:
         tag = self._tag()

@@ -109,7 +109,7 @@ class ByteWitness(Witness):
 
     async def _witness_something(self) -> None:
         shared = self._random.choice(self._shared)
-        if self._random.random() < 0.5:
+        if self._only_looks or self._random.random() < 0.5:
             await self._look_at(shared)
         else:
             await self._do_something_to(shared)

@@ -133,6 +133,22 @@ def metaserver_config(
     )
 
 
+class KnownLease:
+    """What a client knows of the session that it is in: 0 when it was told that it is over."""
+
+    def __init__(self, meta: MetaClient) -> None:
+        self._meta = meta
+
+    @property
+    def session(self) -> int:
+        session = self._meta._links.session
+        return 0 if session is None else session.id
+
+    @property
+    def lease_until_ns(self) -> int:
+        return self._meta.lease_until_ns
+
+
 def mount(cluster: Cluster, options: "Options", lies: Lies) -> MountLife:
     """How a client lives."""
 
@@ -147,7 +163,9 @@ def mount(cluster: Cluster, options: "Options", lies: Lies) -> MountLife:
             )
             if lies.close_publishes_late:
                 _publish_late(client.vfs, nursery)
-            with cluster.watch.locks.connected(host, client.meta, ports.clock.monotonic_ns):
+            with cluster.watch.locks.connected(
+                host, KnownLease(client.meta), ports.clock.monotonic_ns
+            ):
                 await serve(client.vfs)
             await client.close()
 
@@ -162,7 +180,9 @@ def open_session(cluster: Cluster) -> Mount:
             metaservers = MetaClient(ports, cluster.addresses(), Who(host, 1))
             nursery.start_soon(metaservers.run)
             await metaservers.wait_linked(PATIENCE_MS)
-            with cluster.watch.locks.connected(host, metaservers, ports.clock.monotonic_ns):
+            with cluster.watch.locks.connected(
+                host, KnownLease(metaservers), ports.clock.monotonic_ns
+            ):
                 await work(metaservers)
             await metaservers.close()
 

@@ -1,7 +1,7 @@
 """What a product broken on purpose is made of: lies of its ports, methods that are replaced."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -34,3 +34,30 @@ def patching(kind: type | ModuleType, name: str, broken: Callable[[Any], Any]) -
             setattr(kind, name, before)
 
     return patched
+
+
+def all_of(*patches: Patched) -> Patched:
+    """Everything at once."""
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        with ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(patch())
+            yield
+
+    return patched
+
+
+def nothing(_before: Any) -> Any:
+    """For ``patching``: a method that does nothing."""
+    return lambda *_, **__: None
+
+
+def nothing_soon(_before: Any) -> Any:
+    """For ``patching``: a method with ``async`` that does nothing."""
+
+    async def do_nothing(*_: object, **__: object) -> None:
+        """As if that were enough."""
+
+    return do_nothing

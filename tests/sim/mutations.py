@@ -17,6 +17,7 @@ from tidefs.metaserver.store_memory import MemoryStore
 from .cluster import Lies
 from .mutation import Mutation, patching
 from .mutations_locks import BROKEN_LOCKS
+from .mutations_mounts import BROKEN_MOUNTS
 from .options import Patience
 from .watched_disk import NEVER, Lie
 
@@ -111,4 +112,5 @@ MUTATIONS: dict[str, Mutation] = {
         options=GROUP | {"faults": ("crash_metaserver", "crash_leader", "weather")},
     ),
     **BROKEN_LOCKS,
+    **BROKEN_MOUNTS,
 }

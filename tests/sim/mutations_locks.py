@@ -1,7 +1,6 @@
 """Locks, broken on purpose: see ``mutations.py``."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from tidefs.chunkserver.replication import Orders
@@ -13,32 +12,7 @@ from tidefs.metaserver.leases import Leases
 from tidefs.metaserver.locks_order import Arbiter
 from tidefs.metaserver.operations import sessions
 
-from .mutation import Mutation, Patched, patching
-
-
-def _all(*patches: Patched) -> Patched:
-    """Everything at once."""
-
-    @contextmanager
-    def patched() -> Iterator[None]:
-        with ExitStack() as stack:
-            for patch in patches:
-                stack.enter_context(patch())
-            yield
-
-    return patched
-
-
-def _nothing(_before: Any) -> Any:
-    return lambda *_, **__: None
-
-
-def _nothing_soon(_before: Any) -> Any:
-    async def do_nothing(*_: object, **__: object) -> None:
-        """As if that were enough."""
-
-    return do_nothing
-
+from .mutation import Mutation, all_of, nothing, nothing_soon, patching
 
 # --- the lock table ----------------------------------------------------------------------------
 
@@ -125,34 +99,34 @@ BROKEN_LOCKS: dict[str, Mutation] = {
         options={**LOCKING, "faults": ("freeze_client", "strand_client")},
     ),
     "unlocks-before-flush": Mutation(
-        patched=patching(LockOperations, "_flush_locked", _nothing_soon),
+        patched=patching(LockOperations, "_flush_locked", nothing_soon),
         options={**COUNTING, "mode": "nfs"},
     ),
     "believes-its-cache": Mutation(
-        patched=patching(LockOperations, "take_over", _nothing_soon),
+        patched=patching(LockOperations, "take_over", nothing_soon),
         options={**COUNTING, "mode": "nfs"},
     ),
     "forgets-no-locks": Mutation(
-        patched=_all(
-            patching(LockOperations, "_locks_lost", _nothing),
-            patching(LockOperations, "_locks_changed", _nothing),
+        patched=all_of(
+            patching(LockOperations, "_locks_lost", nothing),
+            patching(LockOperations, "_locks_changed", nothing),
         ),
         options=LOSING,
     ),
     "takes-late-writes": Mutation(
-        patched=_all(
-            patching(Orders, "check_fence", _nothing),
-            patching(Pusher, "grant_anew", _nothing_soon),
+        patched=all_of(
+            patching(Orders, "check_fence", nothing),
+            patching(Pusher, "grant_anew", nothing_soon),
         ),
         options=LOSING,
     ),
     "hears-no-notice": Mutation(
-        patched=_all(
-            patching(Locks, "granted", _nothing), patching(Locks, "_see_to_asking", _nothing)
+        patched=all_of(
+            patching(Locks, "granted", nothing), patching(Locks, "_see_to_asking", nothing)
         ),
         options=LOCKING,
     ),
     "appends-without-turn": Mutation(
-        patched=patching(Appender, "_take_turn", _nothing_soon), options=APPENDING
+        patched=patching(Appender, "_take_turn", nothing_soon), options=APPENDING
     ),
 }

@@ -156,7 +156,7 @@ class Options:
             byte_witnesses=counts[1],
             attribute_witnesses=counts[2] if any(counts[:2]) else 3,
             steps=chance.choice((20, 40, 60)),
-            think_max_s=chance.choice((0.01, 0.05, 0.3)),
+            think_max_s=chance.choice((0.01, 0.05, 0.3, 1.0)),
             faults=(*faults, *lost),
         )
 

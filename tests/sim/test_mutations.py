@@ -37,6 +37,19 @@ CAUGHT_BY = {
     "takes-late-writes": 9,
     "hears-no-notice": 1,
     "appends-without-turn": 1,
+    "reads-its-cache": 2,
+    "writes-later": 2,
+    "shows-its-own": 5,
+    "believes-attributes": 1,
+    "ignores-recalls": 1,
+    "lets-go-while-it-reads": 1,
+    "believes-after-its-lease": 12,
+    "keeps-promises": 1,
+    "writes-without-claim": 2,
+    "recalls-nothing": 1,
+    "recalls-late": 2,
+    "forgets-who-goes": 11,
+    "awaits-nobody": 10,
 }
 
 

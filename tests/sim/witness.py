@@ -38,7 +38,8 @@ FORGET_IN = 0.1
 
 
 class Witness(Sharer):
-    """One of them. Some have files open for long, some open them for a few calls."""
+    """One of them. Some have files open for long, some open them for a few calls; and some only
+    look: who is cut off can do so for a while, where it may believe what it knows."""
 
     may_be_done_in_part = False
     """Whether an operation for which there was no room may have done something."""
@@ -49,6 +50,7 @@ class Witness(Sharer):
         self._is_first = number == 0
         self._history = history
         self._keeps_open = self._random.random() < 0.5
+        self._only_looks = number > 0 and self._random.random() < 0.3
         self._next_tag = FIRST_TAG * (1 + number)
 
     async def work(self, steps: int) -> None:
