@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from ...fs.limits import MIB
+from ...fs.limits import KIB
 from . import contents
 from .model import ERROR_PREFIX
 from .steps import (
@@ -39,8 +39,8 @@ from .steps import (
 )
 
 NUMBER_BYTES = 8
-READ_BYTES = 2 * MIB
-"""More than any file here has, so that one read(2) is enough to see its end."""
+READ_BYTES = 1_020 * KIB
+"""For one read(2): as much as `strict` promises to be of one moment, and more than any file has."""
 
 
 class Actor:
