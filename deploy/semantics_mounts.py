@@ -5,6 +5,7 @@ They are taken away whatever happens; what was written for the tests is removed 
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,17 +57,24 @@ def mounted(source: str, mode: str, count: int, say: Say) -> Iterator[Mounts]:
 
 
 def _mount(source: str, mode: str, point: Path) -> None:
-    words = ["mount", source, str(point), "--mode", mode]
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "tidefs.deploy", *words],
-        capture_output=True,
+    """In a session of its own: whoever interrupts this command must not leave half a mount."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tidefs.deploy", "mount", source, point, "--mode", mode],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        reason = said[-1].removeprefix("tidefs: ")
-        raise Failure(exit_of(done.returncode), f"{source} cannot be mounted: {reason}")
+    try:
+        _, said = process.communicate()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)  # it ends the client that it has started
+        process.wait()
+        raise
+    if process.returncode != 0:
+        lines = said.strip().splitlines() or ["it said nothing"]
+        reason = lines[-1].removeprefix("tidefs: ")
+        raise Failure(exit_of(process.returncode), f"{source} cannot be mounted: {reason}")
 
 
 @contextmanager
@@ -104,21 +112,26 @@ def _remove(folder: Path, say: Say) -> None:
 
 
 def _take_away(points: list[Path], say: Say, *, wait: bool) -> None:
-    """Unmount all, by force when it does not go otherwise. ``wait``: for what they still write."""
+    """Unmount all. ``wait``: for what they still write; until somebody is tired of waiting."""
+    interrupted = False
     for point in points:
-        if mount_at(str(point)) is not None:
-            _unmount(str(point), say, wait=wait)
+        try:
+            _unmount(str(point), say, wait=wait and not interrupted)
+        except KeyboardInterrupt:
+            interrupted = True
+            _unmount(str(point), say, wait=False)
         with suppress(OSError):
             point.rmdir()
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _unmount(point: str, say: Say, *, wait: bool) -> None:
+    if mount_at(point) is None:
+        return
     try:
         unmount(point, lazy=not wait)
-    except KeyboardInterrupt:
-        unmount(point, lazy=True)
-        raise
     except TideError as error:
         say(error.detail)
-        if mount_at(point) is not None:
-            unmount(point, lazy=True)
+        if wait and mount_at(point) is not None:
+            _unmount(point, say, wait=False)

@@ -11,6 +11,7 @@ from tidefs.client.litmus.catalogue import CATALOGUE
 from tidefs.client.litmus.model import FAILED, UNFORESEEN, Result, Run
 from tidefs.client.litmus.page import Heading, page
 from tidefs.client.litmus.promises import MEANING, MODES
+from tidefs.client.litmus.style import SHEET
 from tidefs.client.litmus.words import number_of, staleness, time_of, verdict
 from tidefs.tests.client.litmus.results import ALL, BUFFERING, OPEN, RACE, STALE, UNMEASURED
 
@@ -158,6 +159,13 @@ def test_a_picture_for_each_run(read):
     figures = [tag for tag, _ in read.tags if tag == "figure"]
     pictures = [tag for tag, _ in read.tags if tag == "svg"]
     assert (len(figures), len(pictures)) == (6, 4)
+
+
+def test_every_colour_has_its_name():
+    assert SHEET.count("{") == SHEET.count("}")
+    used = set(re.findall(r"var\(--(\w+)\)", SHEET)) - {"least"}
+    light, dark = [re.findall(r"--(\w+):", part) for part in SHEET.split("@media screen")]
+    assert used == set(light) == set(dark)
 
 
 def test_json_has_everything():
