@@ -157,9 +157,9 @@ class VfsCaches:
     def _shown(self, attributes: Attributes) -> Attributes:
         """With what was changed and read here, and no server knows yet."""
         inode = attributes.inode
-        # Mostly nothing is changed anywhere, and this is asked often. (Where reads go to the
-        # servers, what these do not have is not shown.)
-        if self.files.account.bytes and self.mode.cache_data:
+        # Mostly nothing is changed anywhere, and this is asked often. (Where each write is
+        # committed at once, what is not is shown to nobody.)
+        if self.files.account.bytes and not self.mode.write_through:
             file = self.files.peek(inode)
             if file is not None:
                 attributes = file.merged(attributes)

@@ -37,7 +37,7 @@ class PromiseOperations(VfsCaches):
     def read_promised(self, opened: OpenFile, offset: int, length: int) -> Soon[Buffer]:
         """Bytes of one version, which was that of the servers at some moment of the call."""
         file = opened.file
-        if self.attributes.trusted(file.inode) is not None:
+        if self.attributes.trusted(file.inode) is not None and not file.modified:
             end = min(offset + length, file.size)
             if offset >= end:
                 return b""
@@ -48,6 +48,8 @@ class PromiseOperations(VfsCaches):
     async def _read_when_promised(self, opened: OpenFile, offset: int, length: int) -> Buffer:
         file = opened.file
         while True:
+            if file.modified:
+                await self._settle(file)
             await self.hold(file)
             connection = self.attributes.connection
             file.reading += 1
@@ -59,8 +61,19 @@ class PromiseOperations(VfsCaches):
                 if not file.reading:
                     file.readers.unpark_all()
             lives = self.clock.monotonic_ns() < self.meta.lease_until_ns
-            if lives and connection == self.attributes.connection:
+            if lives and connection == self.attributes.connection and not file.modified:
                 return found
+
+    async def _settle(self, file: File) -> None:
+        """What is written here and not committed may still be lost with this mount: who had read it
+        would have seen what never was."""
+        async with file.appending:  # so no write(2) is under way; one may have been interrupted
+            try:
+                await self.writer.write_back(file)
+            except TideError as error:
+                if file.lost is None:
+                    await self.writer.give_up(file)
+                    file.given_up = file.given_up or error
 
     async def hold(self, file: File) -> None:
         """Return when what is known of the file is promised. Nothing happens between that and the

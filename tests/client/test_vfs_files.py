@@ -249,6 +249,38 @@ async def test_what_is_not_committed_is_seen_on_no_uncached_mount(
             assert (await mount.getattr(inode, own)).attributes.size == 2 * size
 
 
+async def test_what_is_not_committed_is_waited_for_on_its_own_strict_mount(
+    autojump_clock, cluster, on
+):
+    """It would be lost with the mount, and whoever had read it would have seen what never was."""
+    async with on("strict") as mount:
+        inode, handle = await new_file(mount)
+        await mount.write(handle, 0, b"a" * 100)
+        exchange, asked, go_on = mount.meta.exchange, trio.Event(), trio.Event()
+        found = []
+
+        async def held_back(request, *arguments, **named):
+            if isinstance(request, meta.Commit):
+                asked.set()
+                await go_on.wait()
+            return await exchange(request, *arguments, **named)
+
+        async def read():
+            found.append(bytes(await mount.read(handle, 0, 300)))
+
+        mount.meta.exchange = held_back
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.write, handle, 100, b"b" * 100)
+            await asked.wait()
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not found
+            assert (await mount.getattr(inode, handle)).attributes.size == 100
+            go_on.set()
+        assert found == [b"a" * 100 + b"b" * 100]
+        assert (await mount.getattr(inode, handle)).attributes.size == 200
+
+
 async def test_a_read_ends_where_the_file_ended_when_it_was_answered(autojump_clock, cluster, on):
     """And not where it ends when the answer arrives, with zeros that nobody wrote."""
     async with on("uncached") as mount:
