@@ -23,8 +23,8 @@ _COLUMNS = (
     ("MODE", 8),
     ("", 2),
     ("ALLOWED", 22),
-    ("OBSERVED", 20),
-    ("STALE", 9),
+    ("OBSERVED", 19),
+    ("STALE", 10),
     ("TRIPS", 5),
 )
 assert sum(width for _, width in _COLUMNS) + 2 * (len(_COLUMNS) - 1) <= WIDTH
