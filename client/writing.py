@@ -249,14 +249,17 @@ class Writer:
             if request.size is not None:
                 await self._before_resize(file, request.size)
             file.check_not_lost()
-            base = file.version
+            base, change = file.version, file.seen_change
             reply = await self._shell.meta.call(request, session=file.locked_in)
             if request.size is not None:
                 if request.size == 0:
                     await self._committer.give_up(file)
                 file.layout.forget()
                 file.cut(request.size)
-                file.see_own(reply.attributes, base)
+                if reply.attributes.change == change + 1:
+                    file.see_own(reply.attributes, base)
+                else:  # a size that it had already is no new version: this one is another's
+                    file.see(reply.attributes)
                 if request.size == 0:
                     file.inline = True
             elif file.modified and (request.mtime_ns is not None or request.mtime_now):

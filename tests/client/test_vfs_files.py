@@ -347,6 +347,23 @@ async def test_uncached_appends_do_not_overwrite_each_other(autojump_clock, clus
         assert content == b"".join(b"first%dother%d" % (at, at) for at in range(5)) + 5 * b"same!!"
 
 
+@pytest.mark.parametrize("mode", ["nfs", "strict"])
+@pytest.mark.parametrize("size", [10, INLINE_MAX_BYTES + 10])
+async def test_a_truncation_that_changes_nothing_does_not_hide_what_another_changed(
+    autojump_clock, cluster, on, mode, size
+):
+    async with on(mode, mode) as (first, second):
+        inode, handle = await new_file(first)
+        await first.write(handle, 0, b"a" * size)
+        await first.flush(handle)
+        other = (await second.open(inode, RW)).handle
+        await second.write(other, 0, b"b" * size)
+        await second.flush(other)
+        await first.setattr(inode, NewAttributes(size=size), handle)
+        opened = await first.open(inode, RW)
+        assert bytes(await first.read(opened.handle, 0, 2 * size)) == b"b" * size
+
+
 async def test_an_explicit_time_wins_over_a_later_flush(autojump_clock, cluster, on):
     async with on("nfs") as mount:
         inode, handle = await new_file(mount)
