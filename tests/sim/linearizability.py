@@ -17,6 +17,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 STEPS_MAX = 300_000
+SHRINK_STEPS_MAX = 20_000
+"""For each answer of which it is asked whether a witness needs it; one too many does no harm."""
 MAYBE_SHOWN = 12
 
 
@@ -189,14 +191,15 @@ def _witness(operations: list[Operation], model: Model, steps_max: int) -> str:
     the operation would claim more: that it had no effect.)
     """
 
-    def wrong(fewer: list[Operation]) -> bool:
-        return _search(fewer, model, steps_max).verdict is Verdict.VIOLATION
+    def wrong(fewer: list[Operation], most: int = steps_max) -> bool:
+        return _search(fewer, model, most).verdict is Verdict.VIOLATION
 
     kept = _shortest_wrong_beginning(operations, wrong)
+    most = min(steps_max, SHRINK_STEPS_MAX)
     for at in reversed(range(len(kept))):
         fewer = [*kept]
         fewer[at] = fewer[at]._replace(returned=None, answer=NEVER)
-        if kept[at].returned is not None and wrong(fewer):
+        if kept[at].returned is not None and wrong(fewer, most):
             kept = fewer
     for at in reversed(range(len(kept))):
         fewer = kept[:at] + kept[at + 1 :]

@@ -42,14 +42,14 @@ CAUGHT_BY = {
     "shows-its-own": 5,
     "believes-attributes": 1,
     "ignores-recalls": 1,
-    "lets-go-while-it-reads": 1,
-    "believes-after-its-lease": 12,
+    "lets-go-while-it-reads": 12,
+    "believes-after-its-lease": 58,
     "keeps-promises": 1,
     "writes-without-claim": 2,
     "recalls-nothing": 1,
     "recalls-late": 2,
     "forgets-who-goes": 11,
-    "awaits-nobody": 10,
+    "awaits-nobody": 20,
 }
 
 
