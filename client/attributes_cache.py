@@ -175,9 +175,14 @@ class AttributesCache:
             known.promise = 0
             known.exclusive = False
 
-    def recall_all(self) -> None:
-        """Promises of the connection before do not count on a new one."""
+    def recall_all(self, kept: Iterable[int] = ()) -> None:
+        """Promises of the connection before do not count on a new one, but for exclusive ones that
+        were ``kept``."""
         self.connection += 1
+        for inode in kept:
+            known = self._known.get(inode)
+            if known is not None and known.exclusive and known.promise == self.connection - 1:
+                known.promise = self.connection
 
     def begin_change(self, inodes: Iterable[int]) -> Callable[[], None]:
         """A change of ours goes out: others may see it before we know. Call what this returns as

@@ -72,6 +72,10 @@ class LinkEvents(Protocol):
         """That session is over, and all that it held."""
         ...
 
+    def claims(self) -> list[int]:
+        """The inodes whose exclusive promises the session takes to a new link."""
+        ...
+
     def told(self, request: Request[Any]) -> Awaitable[None] | None:
         """A metaserver has sent a notice, or a request: UNKNOWN_METHOD for what is neither. A
         request is answered when what is returned was awaited; None: at once."""
@@ -214,7 +218,7 @@ class LinkKeeper:
                     return self.session
             session = self.session
             try:
-                for piece in resumption(session, self._opens.all()):
+                for piece in resumption(session, self._opens.all(), self._events.claims()):
                     await self._alive(session, peer.call(piece))
             except TideError as error:
                 if error.code is not Code.SESSION_EXPIRED:

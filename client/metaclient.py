@@ -244,6 +244,10 @@ class MetaClient:
         if self._events is not None:
             self._events.expired(session)
 
+    def claims(self) -> list[int]:
+        """What the session takes along."""
+        return [] if self._events is None else self._events.claims()
+
     def told(self, request: Request[Any]) -> Awaitable[None] | None:
         """A notice, or a request."""
         if isinstance(request, LocksGranted):

@@ -32,6 +32,11 @@ class SessionEvents(Protocol):
         """Locks that were waited for."""
         ...
 
+    def claims(self) -> list[int]:
+        """Asked before ``linked``: the inodes whose exclusive promises must last through a new
+        connection."""
+        ...
+
     def recalled(self, inodes: list[int]) -> Awaitable[None] | None:
         """Nothing is promised of these any more. What is returned is awaited before the recall is
         answered."""

@@ -38,14 +38,21 @@ class Session:
         self._free.append(mutation.slot)
 
 
-def resumption(session: Session, open_inodes: list[int]) -> Iterator[ResumeSession]:
+def resumption(
+    session: Session, open_inodes: list[int], claims: list[int]
+) -> Iterator[ResumeSession]:
     """What tells a leader all that a session holds: messages that each fit a frame, in order."""
     reserved = sorted(session.reserved)
-    size = RESUME_PIECES_MAX
-    for start in range(0, max(len(open_inodes), len(reserved), 1), size):
+    size, most = RESUME_PIECES_MAX, max(len(open_inodes), len(reserved), len(claims), 1)
+    for start in range(0, most, size):
         end = start + size
-        more = end < max(len(open_inodes), len(reserved))
-        yield ResumeSession(session.id, open_inodes[start:end], reserved[start:end], more)
+        yield ResumeSession(
+            session.id,
+            open_inodes[start:end],
+            reserved[start:end],
+            end < most,
+            claims[start:end],
+        )
 
 
 class OpenInodes:

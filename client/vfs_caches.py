@@ -57,6 +57,7 @@ class Surroundings(NamedTuple):
 class VfsCaches:
     """The caches of one mount."""
 
+    writer: Writer
     kernel: KernelCaches | None = None
     """Set when there is a driver: whom to tell that the kernel believes something old."""
 
@@ -91,7 +92,6 @@ class VfsCaches:
             surroundings.patience_ms,
         )
         self.reader = Reader(self.shell)
-        self.writer = Writer(self.shell, self.files)
 
     def absorb(self, attributes: Attributes, *, own: bool = False, promised: bool = False) -> None:
         """Attributes came from a server, ``own``: in the reply to a change that we made;

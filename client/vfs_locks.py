@@ -51,11 +51,11 @@ class LockOperations(PromiseOperations):
     # --- what happens to the session (SessionEvents)
 
     def linked(self) -> None:
-        self.promises_end()
+        self.promises_end(resumed=True)
         self.locks.linked()
 
     def expired(self, session: int) -> None:
-        self.promises_end()
+        self.promises_end(resumed=False)
         if self.mode.write_through:
             self._lose_changes(session)
         self.locks.expired(session)

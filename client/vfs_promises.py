@@ -19,7 +19,8 @@ from ..fs.messages.promises import Claim
 from .answers import Soon, settled, then
 from .handles import OpenFile
 from .inodes import File
-from .vfs_caches import VfsCaches
+from .vfs_caches import Surroundings, VfsCaches
+from .writing import Writer
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ PROMISE_RETRY_MS = 5
 
 class PromiseOperations(VfsCaches):
     """The part of the vfs that deals with promises."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__(surroundings)
+        self.writer = Writer(self.shell, self.files, self.claim)
+        self._kept: list[int] = []
 
     # --- reading and writing
 
@@ -200,9 +206,17 @@ class PromiseOperations(VfsCaches):
                 except TideError as error:
                     log.warning("inode %d, which is recalled: %s", file.inode, error)
 
-    def promises_end(self) -> None:
-        """There is a new connection, or session: what was promised before holds no more. (What is
-        open was told with it, but for what was opened while it was.)"""
-        self.attributes.recall_all()
+    def claims(self) -> list[int]:
+        """What is being written: it must not be seen in part, so the promise goes on."""
+        modified = [file.inode for file in self.files.modified()]
+        self._kept = [inode for inode in modified if self.attributes.claimed(inode)]
+        return self._kept
+
+    def promises_end(self, *, resumed: bool) -> None:
+        """There is a new connection, or session: what was promised before holds no more, but for
+        what was kept when the session was ``resumed``. (What is open was told with it, but for what
+        was opened while it was.)"""
+        self.attributes.recall_all(self._kept if resumed else ())
+        self._kept = []
         if self.unannounced:
             self.shell.nursery.start_soon(self.announce, list(self.unannounced))

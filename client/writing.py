@@ -15,7 +15,7 @@ time, and a flush or truncation first keeps new ones out (``frozen``) and waits 
 way. No byte is ever in two pushes at once.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -47,8 +47,12 @@ learns what the file is now and writes them again."""
 class Writer:
     """Writes for all files of a mount."""
 
-    def __init__(self, shell: Shell, files: Files) -> None:
+    def __init__(
+        self, shell: Shell, files: Files, claim: Callable[[File], Awaitable[None]]
+    ) -> None:
+        """``claim`` returns when a file may be written."""
         self._shell = shell
+        self._claim = claim
         self._files = files
         self.pusher = Pusher(shell)
         self._syncer = Syncer(shell, self.pusher)
@@ -187,6 +191,8 @@ class Writer:
                     raise
                 reason = error
             await patience.wait(reason)
+            file.check_not_lost()
+            await self._claim(file)  # others may have been promised it meanwhile
 
     async def _flush_once(self, file: File, *, sync: bool) -> None:
         """Not done yet when something has become dirty again (``changes.redone``)."""

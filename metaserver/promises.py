@@ -86,6 +86,15 @@ class Promises:
         self._hold(session, inode)
         self._exclusive[inode] = session
 
+    def reclaim(self, session: int, inode: int) -> bool:
+        """An exclusive one that the session has held all the time; False: it has not. Who waits to
+        change it recalls it anew."""
+        if self.is_in_the_way(session, (inode,)):
+            return False
+        self._hold(session, inode)
+        self._exclusive[inode] = session
+        return True
+
     def lacks_room(self, more: int) -> bool:
         """Whether so many more would be too many: take ``oldest`` out first."""
         return self.count + more > self.most

@@ -273,6 +273,7 @@ class Service:
                 request,
                 open_inodes=earlier.open_inodes + request.open_inodes,
                 reserved=earlier.reserved + request.reserved,
+                claims=earlier.claims + request.claims,
             )
         if request.more:
             self._leader.heard_of(request.session)
@@ -280,6 +281,13 @@ class Service:
             return self._alive()
         self._leader.resume(request.session, request.open_inodes, request.reserved)
         self._bind(asker.peer, request.session)
+        for inode in request.claims:
+            if not self._leader.promises.reclaim(request.session, inode):
+                self._leader.leases.give_up(request.session)
+                raise TideError(
+                    Code.SESSION_EXPIRED,
+                    f"session {request.session} has not held inode {inode} alone all the time",
+                )
         return self._alive()
 
     def _keep_alive(self, request: meta.KeepAlive, asker: Asker) -> Answer:

@@ -43,6 +43,8 @@ class _Waiting(NamedTuple):
     operation: Operation
     buffer: memoryview
     began_s: float
+    for_lock: bool
+    """It waits for a lock, and any signal ends that."""
     answer: Answer[Any] | None = None
     scope: trio.CancelScope | None = None
 
@@ -93,7 +95,8 @@ class Dispatcher:
         name = NAMES[header[OPCODE]]
         self._asked[name] += 1
         try:
-            answer = operation.ask(header, operation.decode(buffer, length))
+            arguments = operation.decode(buffer, length)
+            answer = operation.ask(header, arguments)
         except Exception as error:  # whatever it is, somebody waits for a reply
             self._fail(header, operation, error)
             return False
@@ -101,19 +104,20 @@ class Dispatcher:
             self._tell(header, operation, answer)
             return False
         self._waited[name] += 1
+        for_lock = operation.waits_for_lock is not None and operation.waits_for_lock(arguments)
+        waiting = _Waiting(header, operation, buffer, trio.current_time(), for_lock)
         if type(answer) is Answer:
-            return self._answer_when_told(header, operation, answer, buffer)
-        return self._answer_later(header, operation, answer, buffer)
+            self._answer_when_told(waiting, answer)
+        else:
+            self._start(waiting, answer)
+        return operation.keeps_buffer
 
     # --- when the answer comes in
 
-    def _answer_when_told(
-        self, header: Header, operation: Operation, answer: Answer[Any], buffer: memoryview
-    ) -> bool:
-        waiting = _Waiting(header, operation, buffer, trio.current_time(), answer=answer)
-        self._waiting[header[UNIQUE]] = waiting
+    def _answer_when_told(self, waiting: _Waiting, answer: Answer[Any]) -> None:
+        waiting = waiting._replace(answer=answer)
+        self._waiting[waiting.header[UNIQUE]] = waiting
         answer.when_told(lambda outcome: self._told(waiting, outcome))
-        return operation.keeps_buffer
 
     def _told(self, waiting: _Waiting, outcome: Any) -> None:
         if hasattr(outcome, "__await__"):
@@ -150,12 +154,6 @@ class Dispatcher:
             self._fail(header, operation, error)
 
     # --- by a task
-
-    def _answer_later(
-        self, header: Header, operation: Operation, answer: Awaitable[Any], buffer: memoryview
-    ) -> bool:
-        self._start(_Waiting(header, operation, buffer, trio.current_time()), answer)
-        return operation.keeps_buffer
 
     def _start(self, waiting: _Waiting, answer: Awaitable[Any]) -> None:
         scope = trio.CancelScope()
@@ -196,7 +194,7 @@ class Dispatcher:
         waiting = self._waiting.get(unique)
         if waiting is None:
             return
-        if waiting.operation.is_lock:
+        if waiting.for_lock:
             self._cancel(waiting, errno.EINTR)
         else:
             self.nursery.start_soon(self._end_with_its_caller, unique, waiting.began_s)

@@ -40,14 +40,15 @@ Tell: TypeAlias = Callable[[int, Any], Reply]
 
 
 class Operation(NamedTuple):
-    """One kind of request. ``tell`` None: the kernel expects no reply. ``is_lock``: who waits for
-    it may be interrupted at once. ``keeps_buffer``: its arguments lie in the buffer that was read.
+    """One kind of request. ``tell`` None: the kernel expects no reply. ``waits_for_lock``: whether,
+    with these arguments, it waits for one, so that any signal ends it at once. ``keeps_buffer``:
+    its arguments lie in the buffer that was read.
     """
 
     decode: Decoder
     ask: Ask
     tell: Tell | None
-    is_lock: bool = False
+    waits_for_lock: Callable[[Arguments], bool] | None = None
     keeps_buffer: bool = False
     outlives: bool = False
     """It is carried out also when the mount ends meanwhile, for nobody else would do it."""
@@ -95,7 +96,7 @@ class Operations:
         self._locks()
         self._directories()
 
-    def add(self, opcode: Opcode, ask: Ask, tell: Tell | None, **more: bool) -> None:
+    def add(self, opcode: Opcode, ask: Ask, tell: Tell | None, **more: Any) -> None:
         """Put an operation into the table."""
         self.by_opcode[int(opcode)] = Operation(DECODERS[opcode], ask, tell, **more)
 
@@ -253,9 +254,9 @@ class Operations:
     # --- locks
 
     def _locks(self) -> None:
-        self.add(Opcode.GETLK, self._getlk, replies.lock, is_lock=True)
-        self.add(Opcode.SETLK, self._setlk, _done, is_lock=True)
-        self.add(Opcode.SETLKW, self._setlk, _done, is_lock=True)
+        self.add(Opcode.GETLK, self._getlk, replies.lock)
+        self.add(Opcode.SETLK, self._setlk, _done)
+        self.add(Opcode.SETLKW, self._setlk, _done, waits_for_lock=_locks)
 
     def _getlk(self, header: Header, arguments: Arguments) -> Soon[LockRange | None]:
         handle, owner, start, last, kind, pid, _ = arguments
@@ -336,6 +337,12 @@ COPY_MAX_BYTES = 0xFFFF_F000
 
 def _caller(header: Header, umask: int) -> Caller:
     return Caller(header[UID], header[GID], header[PID], umask)
+
+
+def _locks(arguments: Arguments) -> bool:
+    """Unlocking comes with the same opcode, and is never interrupted on a local disk."""
+    _, _, _, _, kind, _, _ = arguments
+    return bool(kind != o.F_UNLCK)
 
 
 def _lock_range(start: int, last: int, kind: int, pid: int) -> LockRange:

@@ -9,6 +9,8 @@ the header and are named in the docstring.
 from enum import IntFlag
 from typing import TypeVar
 
+import msgspec
+
 from ..attributes import Attributes, Kind
 from .base import Done, Message, Request, method
 from .places import ChunkPlace
@@ -368,6 +370,8 @@ class ResumeSession(Request[Alive]):
     open_inodes: list[int]
     reserved: list[tuple[int, int, int]]  # inode, chunk index, handle
     more: bool = False
+    claims: list[int] = msgspec.field(default_factory=list)
+    """Inodes that it holds alone (see `promises.py`) and is writing to, so that it keeps them."""
 
 
 @method(0x0122)

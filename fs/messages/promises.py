@@ -11,8 +11,9 @@ the network behaves, and a client that cannot renew it stops believing first.
 answered only when the holder was recalled; so the holder may keep changes to itself for a while.
 
 Promises live in the leader's memory, and of a session on the connection that it uses. On a new one
-(ResumeSession) it holds none. A new leader carries out no change before every session that may hold
-promises of its predecessor has resumed, or ended.
+it holds none but the exclusive ones that it names (``ResumeSession.claims``): what it is writing
+must not be seen in part. A new leader carries out no change, and promises nothing, before every
+session that may hold promises of its predecessor has resumed, or ended.
 """
 
 from .base import Done, Request, method

@@ -39,6 +39,9 @@ class Events:
     def expired(self, session):
         self.over.append(session)
 
+    def claims(self):
+        return []
+
     def granted(self, notice):
         self.grants.append(notice)
 

@@ -9,6 +9,7 @@ from tidefs.client.fuse.driver import Caller, NewAttributes
 from tidefs.fs.attributes import Kind
 from tidefs.fs.errors import Code, TideError
 from tidefs.fs.limits import KIB, MIB
+from tidefs.fs.messages import meta
 
 ME = Caller(1000, 1000, 1, 0o022)
 RW = os.O_RDWR
@@ -273,6 +274,41 @@ async def test_nothing_is_believed_on_a_new_connection(autojump_clock, cluster, 
         await mount.read(handle, 0, 1)
         await mount.write(handle, 0, b"y")
         assert names(cluster)[:2] == ["GetContent", "Claim"]
+
+
+async def test_what_is_being_written_stays_claimed_on_a_new_connection(autojump_clock, cluster, on):
+    async with on("strict") as mount:
+        inode, handle = await new_file(mount, b"x" * 100_000)
+        other, _ = await new_file(mount, b"x", name=b"other")
+        claimed = mount.vfs.attributes.claimed
+        assert claimed(inode)
+        assert claimed(other)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.write, handle, 0, b"y" * 100_000)
+            await trio.testing.wait_all_tasks_blocked()
+            assert mount.vfs.claims() == [inode], "the other one is not being written"
+            mount.vfs.linked()
+            assert claimed(inode)
+            assert not claimed(other)
+        mount.vfs.expired(mount.meta.session)
+        assert not claimed(inode)
+        assert mount.vfs.claims() == []
+
+
+async def test_who_loses_a_claim_gets_it_again_before_it_writes_again(autojump_clock, cluster, on):
+    async with on("strict") as mount:
+        inode, handle = await new_file(mount, b"x" * 100_000)
+        failure = TideError(Code.LAYOUT_CHANGED, "for once")
+        cluster.weather.call_failures[meta.Commit] = [failure]
+        claimed = []
+        mount.chunks.before_write = lambda: claimed.append(mount.vfs.attributes.claimed(inode))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.write, handle, 0, b"y" * 100_000)
+            await trio.testing.wait_all_tasks_blocked()
+            mount.vfs.attributes.recall(inode)
+        assert claimed[0]
+        assert claimed[-1]
+        assert cluster.content(inode) == b"y" * 100_000
 
 
 async def test_a_read_that_outlived_its_connection_is_done_again(autojump_clock, cluster, on):

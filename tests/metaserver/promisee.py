@@ -32,10 +32,12 @@ class Promisee(Client):
         opened = await self.peer.call(meta.OpenSession(self.nonce, "here", 1, promises=True))
         self.session = opened.session
 
-    async def resume(self, open_inodes=(), reserved=()):
+    async def resume(self, open_inodes=(), reserved=(), claims=()):
         self.believed.clear()
         self.peer = await self.server.connect(self.handle)
-        request = meta.ResumeSession(self.session, list(open_inodes), list(reserved))
+        request = meta.ResumeSession(
+            self.session, list(open_inodes), list(reserved), False, list(claims)
+        )
         return await self.peer.call(request)
 
     def handle(self, incoming):

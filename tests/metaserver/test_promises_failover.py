@@ -181,3 +181,41 @@ async def test_who_does_not_lead_promises_nothing(tmp_path, nursery):
         await refused(Code.NOT_LEADER, peer.call(meta.ResumeSession(ann.session, [], [])))
         assert not (await peer.call(meta.GetAttributes(1))).promised
         peer.close("asked")
+
+
+# --- claims that last -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leader_dies", [False, True])
+async def test_a_claim_that_is_named_lasts(server, nursery, leader_dies):
+    ann, bob = await Promisee.begin(server), await Promisee.begin(server)
+    inode, other = await bob.create("file"), await bob.create("other")
+    assert await ann.claim(inode)
+    assert await ann.claim(other)
+    ann.holds_back = True
+    if leader_dies:
+        await restart(server)
+        await bob.resume()
+    else:
+        ann.peer.close("for a new one")
+    reading = Task(nursery, bob.call, meta.GetAttributes(inode))
+    await ann.resume(claims=[inode])
+    if leader_dies:
+        assert not (await reading.over()).promised, "asked before she was back"
+        reading = Task(nursery, bob.call, meta.GetAttributes(inode))
+    await until(lambda: ann.recalled)
+    await kept_waiting(reading, server)
+    assert ann.recalled == [[inode]], "told anew on the new connection, and of this one only"
+    ann.answer_all()
+    assert (await reading.over()).promised
+    assert (await bob.call(meta.GetAttributes(other))).promised
+    assert ann.recalled == [[inode]]
+
+
+async def test_a_claim_that_was_given_up_does_not_come_back(server):
+    ann, bob = await Promisee.begin(server), await Promisee.begin(server)
+    inode = await bob.create("file")
+    assert await ann.claim(inode)
+    await bob.promised(inode)
+    await refused(Code.SESSION_EXPIRED, ann.resume(claims=[inode]))
+    await refused(Code.SESSION_EXPIRED, ann.resume())

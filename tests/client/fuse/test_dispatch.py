@@ -17,7 +17,7 @@ from tidefs.client.fuse.kernel_device import Device
 from tidefs.client.fuse.kernel_loop import Loop
 from tidefs.client.fuse.kernel_operations import Operations
 from tidefs.client.fuse.protocol import structures as s
-from tidefs.client.fuse.protocol.opcodes import Opcode
+from tidefs.client.fuse.protocol.opcodes import F_UNLCK, F_WRLCK, OFFSET_MAX, Opcode
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.errors import Code, TideError
 from tidefs.tests.client.garbage import garbage
@@ -36,6 +36,13 @@ class Asked(MemoryFileSystem):
         self.asked: dict[bytes, Answer[Known]] = {}
         self.withdrawn: list[bytes] = []
         self.order: list[bytes] = []
+        self.unlocked = trio.Event()
+
+    async def setlk(self, *arguments, **how):  # type: ignore[no-untyped-def]
+        await trio.sleep_forever()
+
+    async def unlock(self, *arguments, **how):  # type: ignore[no-untyped-def]
+        await self.unlocked.wait()
 
     def lookup(self, parent: int, name: bytes):  # type: ignore[no-untyped-def]
         self.order.append(name)
@@ -68,6 +75,10 @@ class Kernel:
 
     def lookup(self, name: bytes) -> int:
         return self.send(Opcode.LOOKUP, name + b"\0")
+
+    def lock(self, opcode: Opcode, kind: int) -> int:
+        """struct fuse_lk_in, of a whole file."""
+        return self.send(opcode, struct.pack("=QQQQIIII", 1, 1, 0, OFFSET_MAX, kind, 4711, 0, 0))
 
     def interrupt(self, unique: int) -> None:
         self.send(Opcode.INTERRUPT, struct.pack("=Q", unique))
@@ -182,6 +193,26 @@ async def test_a_signal_ends_the_request_of_who_dies_of_it(autojump_clock, dying
         kernel.file_system.asked[b"one"].tell(KNOWN)
         kernel.file_system.asked[b"two"].tell(KNOWN)
         assert kernel.replies() == [(two, 0)]
+
+
+@pytest.mark.parametrize("opcode", [Opcode.SETLK, Opcode.SETLKW])
+async def test_any_signal_ends_the_waiting_for_a_lock_and_nothing_else(
+    autojump_clock, dying, opcode
+):
+    """fcntl(2): F_UNLCK, and F_SETLK, are not interrupted; flock(2) unlocks by SETLKW."""
+    async with served() as kernel:
+        wanted = kernel.lock(opcode, F_WRLCK)
+        unlocking = kernel.lock(opcode, F_UNLCK)
+        await until_quiet()
+        kernel.interrupt(wanted)
+        kernel.interrupt(unlocking)
+        await until_quiet()
+        assert kernel.replies() == ([(wanted, errno.EINTR)] if opcode is Opcode.SETLKW else [])
+        await trio.sleep(2 * PATIENCE_S)
+        assert kernel.replies() == []
+        kernel.file_system.unlocked.set()
+        await until_quiet()
+        assert kernel.replies() == [(unlocking, 0)]
 
 
 async def test_who_dies_is_given_time_for_the_answer(autojump_clock, dying):
