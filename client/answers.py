@@ -7,17 +7,15 @@ It can be awaited, too. And replies are then understood in the order in which th
 """
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 import trio
 
 from ..fs.errors import TideError
+from .soon import Soon
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-Soon: TypeAlias = T | Awaitable[T]
-"""An answer, or something to await that gives it."""
 
 Failed = Callable[[TideError], object]
 """Learns from an error, which goes on to whoever asked."""

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from ..fs.attributes import Attributes
 from ..fs.errors import Code, TideError
 from ..fs.limits import LISTED_AT_ONCE_MAX
 from ..fs.messages.meta import DirectoryEntry
@@ -53,12 +54,17 @@ class OpenDirectory:
     not add up to one version of it. ``listed``: the one at which the last page was right.
     ``asked``: the one that the server told opendir, until the first page is read; 0: none.
     ``cached``: the kernel puts what is told here into its listing. ``read``: it was told something.
+    ``attributes``: as they were when it was opened.
     """
 
-    __slots__ = ("after", "asked", "cached", "end", "entries", "inode", "listed", "read", "version")
+    __slots__ = (
+        *("after", "asked", "attributes", "cached", "end"),
+        *("entries", "inode", "listed", "read", "version"),
+    )
 
-    def __init__(self, inode: int) -> None:
-        self.inode = inode
+    def __init__(self, attributes: Attributes) -> None:
+        self.inode = attributes.inode
+        self.attributes = attributes
         self.cached = False
         self.read = False
         self.after = -1  # the cookie behind which the page begins; -1: there is no page

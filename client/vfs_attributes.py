@@ -30,10 +30,11 @@ from ..fs.messages.meta import (
     SetXattr,
     Space,
 )
-from .answers import Soon, finally_, then
+from .answers import finally_, then
 from .attributes_cache import Cached
 from .fuse.driver import Known, NewAttributes
 from .inodes import File
+from .soon import Soon
 from .vfs_told import ToldOperations
 
 log = logging.getLogger(__name__)

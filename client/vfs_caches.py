@@ -18,7 +18,7 @@ from ..fs.messages.base import Message, Request
 from ..fs.messages.meta import Change, DirectoryEntry
 from ..fs.ports.clock import Clock
 from .access_times import Readings
-from .answers import Soon, finally_, then
+from .answers import finally_, then
 from .attributes_cache import AttributesCache, Cached
 from .dentry_cache import Absence, DentryCache
 from .fuse.driver import KernelCaches, Known
@@ -30,6 +30,7 @@ from .modes import Ground, Mode
 from .options import AccessTimes
 from .reading import Reader, Shell
 from .servers import ChunkServers, MetaServers
+from .soon import Soon
 from .writing import Writer
 
 R = TypeVar("R", bound=Message)

@@ -25,11 +25,12 @@ from ..fs.messages.meta import (
     Open,
     SetAttributes,
 )
-from .answers import Soon, settled, then
+from .answers import settled, then
 from .fuse.driver import Caller, Known, Opened
 from .handles import OpenFile
 from .held_locks import Holder
 from .inodes import File
+from .soon import Soon
 from .vfs_attributes import CAPABILITY
 from .vfs_names import NameOperations
 

@@ -12,7 +12,6 @@ import os
 from ..fs.errors import Code, TideError
 from ..fs.limits import LOCK_END
 from ..fs.messages.locks import LockAnswer, LockKind, LockList, LocksGranted, TestLock
-from .answers import Soon
 from .appending import Appender
 from .closings import Closings
 from .fuse.driver import LockRange
@@ -20,6 +19,7 @@ from .handles import OpenFile
 from .held_locks import Holder
 from .inodes import File
 from .locks import Locks, Wish
+from .soon import Soon
 from .vfs_caches import Surroundings
 from .vfs_promises import PromiseOperations
 

@@ -33,12 +33,13 @@ from ..fs.messages.meta import (
     Target,
     Unlink,
 )
-from .answers import Soon, finally_, then
+from .answers import finally_, then
 from .dentry_cache import ABSENT
 from .fuse.driver import Caller, Known, OpenedDirectory
 from .handles import OpenDirectory
 from .listings import Page
 from .modes import Ground
+from .soon import Soon
 from .vfs_attributes import AttributeOperations
 
 DOTS = (b".", b"..")
@@ -262,23 +263,41 @@ class NameOperations(AttributeOperations):
 
     # --- list
 
+    def getattr(self, inode: int, handle: int | None) -> Soon[Known]:
+        known = super().getattr(inode, handle)
+        if isinstance(known, Known):
+            return known
+        opened = [one for one in self.open_directories.all() if one.inode == inode]
+        return self._getattr_of_open(known, opened[-1].attributes) if opened else known
+
+    async def _getattr_of_open(self, known: Awaitable[Known], before: Attributes) -> Known:
+        """opendir(3) asks with fstat(2) what it has opened. When another mount has removed that
+        meanwhile, it is still a directory, which has no name any more, as on a local disk."""
+        try:
+            return await known
+        except TideError as error:
+            if error.code is not Code.STALE_HANDLE:
+                raise
+            return Known(msgspec.structs.replace(before, links=0), 0, 0)
+
     def opendir(self, inode: int) -> Soon[OpenedDirectory]:
-        """No question is asked where the kernel has nothing to keep: the first page is fetched when
-        it is read, and is new then."""
-        if self._kernel_has(inode, self.names.version(inode)):
+        """No question is asked of a directory that is known, where the kernel has nothing to keep:
+        the first page is fetched when it is read, and is new then."""
+        known = self.attributes.peek(inode)
+        if known is None or self._kernel_has(inode, self.names.version(inode)):
             return then(
                 self.meta.start(GetAttributes(inode)),
                 lambda reply: self._directory_opened(inode, reply),
                 lambda error: self.failed(inode, error),
             )
-        return self._open_directory(OpenDirectory(inode), keep=False)
+        return self._open_directory(OpenDirectory(known.attributes), keep=False)
 
     def _directory_opened(self, inode: int, reply: Node) -> OpenedDirectory:
         """Knows what the first readdir would ask, which then need not. The kernel keeps its listing
         only if it also believes in what the names lead to: else it would ask for the attributes of
         one after the other, where a new listing renews them all."""
         self.absorb(reply.attributes, promised=reply.promised)
-        directory = OpenDirectory(inode)
+        directory = OpenDirectory(reply.attributes)
         version = directory.asked = reply.attributes.data_version
         keep = self._kernel_has(inode, version) and self.attributes.trusts_all(
             self.listings.inodes(inode)
@@ -336,6 +355,8 @@ class NameOperations(AttributeOperations):
                 page = page or await self._page(directory, cookie)
         except TideError as error:
             self.failed(inode, error)
+            if error.code is Code.STALE_HANDLE:
+                return []  # it was removed, so it was empty
             raise
         directory.after, directory.entries, directory.end = cookie, page.entries, page.end
         if cookie == 0:

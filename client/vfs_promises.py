@@ -16,9 +16,10 @@ from ..fs.codec import Buffer
 from ..fs.errors import TideError
 from ..fs.messages.meta import Content, GetAttributes, GetContent, Node, Open
 from ..fs.messages.promises import Claim
-from .answers import Soon, settled, then
+from .answers import settled, then
 from .handles import OpenFile
 from .inodes import File
+from .soon import Soon
 from .vfs_caches import Surroundings, VfsCaches
 from .writing import Writer
 

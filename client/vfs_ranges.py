@@ -5,10 +5,10 @@ import os
 from ..fs.errors import Code, TideError
 from ..fs.limits import CHUNK_BYTES, CLONE_MIN_BYTES, FILE_MAX_BYTES
 from ..fs.messages.meta import GetSpace
-from .answers import Soon
 from .cloning import Cloner
 from .holes import Holes
 from .inodes import File
+from .soon import Soon
 from .vfs_caches import Surroundings
 from .vfs_promises import PromiseOperations
 

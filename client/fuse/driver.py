@@ -19,8 +19,8 @@ from typing import NamedTuple, Protocol
 from ...fs.attributes import Attributes, Kind
 from ...fs.codec import Buffer
 from ...fs.messages.meta import DirectoryEntry, Space
-from ..answers import Soon
 from ..counters import Counters
+from ..soon import Soon
 
 
 class Caller(NamedTuple):

@@ -14,7 +14,8 @@ from ...fs.codec import Buffer
 from ...fs.errors import Code, TideError
 from ...fs.limits import LOCK_END
 from ...fs.messages.meta import DirectoryEntry
-from ..answers import Soon, settled, then
+from ..answers import settled, then
+from ..soon import Soon
 from .driver import (
     Caller,
     FileSystem,

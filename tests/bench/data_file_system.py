@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import trio
-from tidefs.client.answers import Soon
 from tidefs.client.counters import Counters
 from tidefs.client.fuse.choice import Place, open_driver
 from tidefs.client.fuse.driver import Known, NewAttributes, Opened
 from tidefs.client.options import DriverName, MountOptions
+from tidefs.client.soon import Soon
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.codec import Buffer
 from tidefs.fs.errors import Code, TideError

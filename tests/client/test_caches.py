@@ -281,7 +281,7 @@ class TestHandles:
         assert caught.value.code is Code.STALE_HANDLE
 
     def test_an_empty_page(self):
-        directory = OpenDirectory(1)
+        directory = OpenDirectory(attributes(1))
         assert directory.behind(0) is None
         directory.after, directory.end = 0, True
         assert directory.behind(0) == []

@@ -335,3 +335,22 @@ async def test_a_directory_that_nobody_changed_is_listed_from_memory(autojump_cl
         cluster.calls.clear()
         await listed(first, folder)
         assert "ReadDirectory" in names(cluster), "it renews all attributes at once"
+
+
+@pytest.mark.parametrize("mode", ["nfs", "uncached", "strict"])
+async def test_a_directory_that_is_removed_elsewhere_while_it_is_open(
+    autojump_clock, cluster, on, mode
+):
+    async with on(mode, "nfs") as (first, second):
+        folder = (await first.mkdir(1, b"folder", 0o755, ME)).attributes.inode
+        await first.getattr(folder, None)
+        handle = (await first.opendir(folder)).handle
+        await trio.sleep(100)
+        await second.rmdir(1, b"folder")
+        known = await first.getattr(folder, None)
+        assert known.attributes.kind is Kind.DIRECTORY
+        assert known.attributes.links == 0
+        assert known.attributes_trust_ms == 0
+        assert await first.readdir(handle, 0) == []
+        first.vfs.releasedir(handle)
+        assert await refused(first.getattr(folder, None)) is Code.STALE_HANDLE

@@ -8,8 +8,8 @@ import os
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from tidefs.client.answers import Soon
 from tidefs.client.fuse.driver import Caller, FileSystem, Known, LockRange, NewAttributes
+from tidefs.client.soon import Soon
 from tidefs.client.vfs_ranges import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from tidefs.fs.attributes import Attributes, Kind
 from tidefs.fs.errors import Code, TideError
