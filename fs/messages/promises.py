@@ -1,6 +1,6 @@
 """Promises: what a metaserver said of an inode holds until it is recalled.
 
-AFS's callback (Howard et al. 1988, section 3.2), NFSv4's delegation (RFC 8881 section 10) and the
+AFS's callback (Howard et al. 1988), NFSv4's delegation (RFC 8881 section 10) and the
 leases of Gray and Cheriton (1989) are one thing here: a *promise* to a session about an inode, its
 attributes, names and bytes. A reply that says ``promised`` makes one, *shared*, for each inode that
 it tells of. Before anything about the inode changes, whoever else was promised it has answered a

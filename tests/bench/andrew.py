@@ -1,4 +1,4 @@
-"""The Andrew benchmark (Howard et al. 1988, section 4.2) in each mode, and on the local disk.
+"""The Andrew benchmark (Howard et al. 1988) in each mode, and on the local disk.
 
     python tests/bench/andrew.py [--rounds 3] [--source FOLDER]
 
